@@ -1,0 +1,5 @@
+"""`python -m clusterkit`."""
+
+from clusterkit.cli.main import main
+
+main()

@@ -1,0 +1,128 @@
+"""Run one playbook with ansible-runner: tell its plays, keep its log, judge its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clusterkit import paths
+from clusterkit.errors import SetupFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A playbook that succeeded. `changed` counts tasks over all hosts."""
+
+    changed: int
+    seconds: float
+    log: Path
+
+
+def run(
+    playbook: str,
+    inventory: Mapping[str, object],
+    *,
+    folder: Path,
+    home: str,
+    on_play: Callable[[str], None] = lambda _: None,
+) -> Outcome:
+    """Run `playbook` over `inventory`; everything about the run is kept in the new `folder`.
+
+    `home` is Ansible's folder for temporary files; as ANSIBLE_HOME it also marks the processes of
+    this run. `on_play` is called with each play's name as it begins. Raises SetupFailed with the
+    failed task's own words.
+    """
+    import ansible_runner
+
+    failures: list[str] = []
+    changed = 0
+
+    def handle(event: dict[str, Any]) -> bool:
+        nonlocal changed
+        kind, data = event.get("event"), event.get("event_data") or {}
+        if kind == "playbook_on_play_start":
+            on_play(str(data.get("name") or data.get("play")))
+        elif kind == "runner_on_ok" and (data.get("res") or {}).get("changed"):
+            changed += 1
+        elif kind in ("runner_on_failed", "runner_on_unreachable") and not data.get(
+            "ignore_errors"
+        ):
+            failures.append(failure(data))
+        return True
+
+    folder.mkdir(parents=True, mode=0o700)
+    began = time.monotonic()
+    with _own_signals():
+        runner = ansible_runner.run(
+            private_data_dir=str(folder),
+            project_dir=str(paths.playbooks()),
+            playbook=playbook,
+            inventory=dict(inventory),
+            ident="log",
+            quiet=True,
+            settings={"suppress_ansible_output": True},
+            event_handler=handle,
+            envvars={
+                "ANSIBLE_CONFIG": str(paths.playbooks() / "ansible.cfg"),
+                "ANSIBLE_HOME": home,
+                # Ansible refuses any locale that is not UTF-8.
+                "LC_ALL": "C.UTF-8",
+                # ansible-playbook lies beside this Python, which need not be on PATH.
+                "PATH": os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
+            },
+        )
+    log = folder / "artifacts" / "log" / "stdout"
+    if runner.status == "canceled":
+        raise KeyboardInterrupt
+    if runner.status != "successful":
+        raise SetupFailed(
+            "\n".join(failures or [_last_words(log, runner.status)]) + f"\nLog: {log}"
+        )
+    return Outcome(changed, time.monotonic() - began, log)
+
+
+def failure(data: Mapping[str, Any]) -> str:
+    """A failed task in words, from the `event_data` of its event."""
+    result = data.get("res") or {}
+    if not isinstance(result, Mapping):
+        return str(result)
+    words = str(result.get("msg") or "").strip()
+    if data.get("task_action") in ("ansible.builtin.assert", "assert", "ansible.builtin.fail"):
+        return words  # written for the user
+    if result.get("censored"):
+        words = "its output is kept secret"
+    for stream in ("stderr", "stdout", "module_stderr"):
+        text = str(result.get(stream) or "").strip()
+        if text and text not in words:
+            words += f"\n  {text[-1500:]}"
+    return f"task {data.get('task')!r} failed on {data.get('host')}: {words or 'no reason given'}"
+
+
+def _last_words(log: Path, status: str) -> str:
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return "\n".join([f"ansible-playbook ended as {status!r}:", *lines[-15:]])
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """ansible-runner takes over SIGINT and SIGTERM for good; give them back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

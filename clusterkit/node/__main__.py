@@ -1,0 +1,47 @@
+"""The programs of a node: `slot`, `collect`, `log`. Run by path, with `python -I -S`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+
+def main(argv: list[str]) -> int:
+    """`argv`: the program's name, the experiment's folder, its arguments as JSON, and for a slot
+    the number of its array's first element and the array's size."""
+    program, root, text, *rest = argv
+    arguments = json.loads(text)
+    if program == "slot":
+        from clusterkit.node import slot
+
+        offset, size = int(rest[0]), int(rest[1])
+        index = int(os.environ["SLURM_ARRAY_TASK_ID"])
+        element = slot.Element(
+            root=root, number=offset + index, last=offset + size - 1, index=index, **arguments
+        )
+        return slot.main(root, element)
+    from clusterkit.node import collect
+
+    if program == "collect":
+        offsets = json.loads(sys.stdin.readline() or "{}")
+        collect.send(root, offsets, arguments["follow"], sys.stdout.buffer)
+        return 0
+    if program == "log":
+        try:
+            collect.print_log(root, out=sys.stdout.buffer, **arguments)
+        except LookupError as error:
+            print(error.args[0], file=sys.stderr)
+            return 1
+        return 0
+    print(f"unknown program {program!r}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except BrokenPipeError:
+        os._exit(141)  # the reader left

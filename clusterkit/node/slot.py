@@ -1,0 +1,491 @@
+"""A slot: one element of a job array, which runs tasks until it has been worth its start.
+
+The process that SLURM starts only supervises: it forks a worker, passes signals on, and forks a new
+one when the worker was killed. The worker claims ranges of tasks, runs them one after the other and
+journals what became of each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Optional
+
+from clusterkit.node import attempt, claims, journal, memory, strays
+from clusterkit.node.claims import Range
+
+#: A claim should be about this much work (seconds), so that claiming costs nothing beside it.
+BATCH_SECONDS = 0.5
+#: When a task takes longer than this (seconds), what was claimed behind it is given back.
+GIVE_BACK_AFTER = 2.0
+#: How often a killed worker is replaced.
+MAX_WORKERS = 3
+#: A result.json larger than this (bytes) is an error: large results are files.
+MAX_RESULT = 1 << 20
+
+
+class Settings(NamedTuple):
+    """`run.json`: what is the same for all slots of an experiment."""
+
+    experiment: str
+    python: str  # interpreter of the tasks
+    lib: str  # folder that holds the shipped `clusterkit`
+    cwd: str  # folder inside code/ that the tasks run in
+    warm: "list[str]"  # modules to import once a slot
+    min_slot_time: float  # seconds after which a slot makes room for the next element
+    max_attempts: int  # in one round, when slots die or time runs out
+    log_limit: int  # bytes of output kept of one task
+
+
+@dataclass(frozen=True)
+class Element:
+    """Which element this is: the batch script's arguments."""
+
+    root: str
+    round: int
+    total: int  # positions in this round's queue
+    number: int  # this element's number over all arrays of the round
+    last: int  # the highest number in this array
+    index: int  # this element's own index in its array
+    workers: int  # how many slots are expected to work at once
+    pack: bool
+    time_limit: float  # seconds; 0: unlimited or unknown
+    grace: float  # seconds between SIGUSR1 and the end of the time limit
+
+
+class Queue:
+    """The round's list of tasks; reads only what is asked for."""
+
+    def __init__(self, root: str, number: int) -> None:
+        self._tasks = os.open(os.path.join(root, "tasks"), os.O_RDONLY)
+        self._index = os.open(os.path.join(root, "tasks.idx"), os.O_RDONLY)
+        path = os.path.join(root, "rounds", str(number), "queue")
+        self._queue = os.open(path, os.O_RDONLY) if number else None
+
+    def read(self, part: Range) -> "list[tuple[dict[str, Any], int]]":
+        """(task line, attempts in earlier rounds) of each position."""
+        if self._queue is None:
+            return [(task, 0) for task in self._lines(part.first, part.size)]
+        pairs = struct.iter_unpack("<II", os.pread(self._queue, 8 * part.size, 8 * part.first))
+        return [(self._lines(task, 1)[0], attempts) for task, attempts in pairs]
+
+    def _lines(self, first: int, count: int) -> "list[dict[str, Any]]":
+        bounds = struct.unpack(f"<{count + 1}Q", os.pread(self._index, 8 * (count + 1), 8 * first))
+        data = os.pread(self._tasks, bounds[-1] - bounds[0], bounds[0])
+        return [json.loads(line) for line in data.splitlines()]
+
+
+class Worker:
+    """What the forked process does."""
+
+    def __init__(self, settings: Settings, element: Element) -> None:
+        self._settings = settings
+        self._element = element
+        self._parent = os.getppid()
+        self._begun = time.monotonic()
+        self._ending: Optional[str] = None  # state that an attempt cut short now gets
+        self._ran = 0
+        self._busy = 0.0  # seconds spent in tasks
+        self._longest = 0.0
+        self._warm: Any = None
+        self._current: Any = None  # the running process, for signals
+        slots = os.path.join(element.root, "slots")
+        stem = f"{element.round}.{element.number}."
+        earlier: list[tuple[str, list[journal.Record]]] = []
+        while os.path.exists(os.path.join(slots, f"{stem}{len(earlier)}.jsonl")):
+            name = f"{stem}{len(earlier)}"
+            earlier.append((name, journal.read(os.path.join(slots, f"{name}.jsonl"))))
+        self._name = f"{stem}{len(earlier)}"
+        self._book = journal.Journal(os.path.join(slots, f"{self._name}.jsonl"))
+        self._book.write(journal.line("slot", self._header()))
+        self._log = attempt.Log(os.path.join(slots, f"{self._name}.log"), settings.log_limit)
+        self._queue = Queue(element.root, element.round)
+        folder = os.path.join(element.root, "claims", str(element.round))
+        claims.prepare(folder)
+        for name in ("out", "checkpoints"):
+            os.makedirs(os.path.join(element.root, name), exist_ok=True)
+        self._claims = claims.Claims(folder, element.total, self._name, self._book)
+        self._inherited = self._take_over(slots, earlier)
+        self._environment = self._task_environment()
+
+    def run(self) -> None:
+        """Work until the slot has been worth its start, or nothing is left."""
+        os.chdir(os.path.join(self._element.root, "code", self._settings.cwd))
+        if not self._element.pack and not self._inherited:
+            own = self._claims.claim_exactly(self._element.number)
+            self._inherited = [] if own is None else [own]
+        for part in self._inherited:
+            self._run(part)
+        why = "its one task is done"
+        while self._element.pack:
+            why = self._reason_to_stop()
+            if why:
+                break
+            claimed = self._claims.claim(self._want(), self._element.workers)
+            if claimed is None:
+                why = "nothing is unclaimed"
+                self._cancel_surplus()
+                break
+            self._run(claimed)
+        if self._warm is not None:
+            self._warm.close()
+        self._book.write(journal.line("stop", {"why": why}))
+        self._book.sync()
+
+    # ---- what to run -------------------------------------------------------------------------
+
+    def _want(self) -> int:
+        if self._ran == 0:
+            return 1
+        return max(1, int(BATCH_SECONDS * self._ran / max(self._busy, 1e-6)))
+
+    def _reason_to_stop(self) -> str:
+        """Why no further task is started; "" when one is."""
+        if self._ending:
+            return f"the job is being ended ({self._ending})"
+        if os.getppid() != self._parent:
+            self._ending = "CANCELLED"
+            return "its supervisor was killed"
+        if not self._ran:
+            return ""
+        elapsed = time.monotonic() - self._begun
+        limit = self._element.time_limit
+        if limit and elapsed + 1.1 * self._longest > limit - self._element.grace:
+            return "the time limit leaves no room for another task"
+        closes = self._element.number > self._element.last - self._element.workers
+        if elapsed >= self._settings.min_slot_time and not closes:
+            return "the next element's turn"
+        return ""
+
+    def _run(self, part: Range) -> None:
+        tasks = self._queue.read(part)
+        for offset, (task, attempts) in enumerate(tasks):
+            rest = Range(part.first + offset, part.size - offset, part.bump)
+            if (self._ran or self._ending) and self._reason_to_stop() not in (
+                "",
+                "the next element's turn",
+            ):
+                self._claims.give_back(rest)
+                return
+            behind = Range(rest.first + 1, rest.size - 1, part.bump)
+            if self._attempt(rest.first, task, attempts, behind):
+                return  # `behind` was given back meanwhile
+
+    # ---- one task ----------------------------------------------------------------------------
+
+    def _attempt(self, position: int, task: "dict[str, Any]", earlier: int, behind: Range) -> bool:
+        """Run one task; whether `behind` was given back while it ran."""
+        number = task["task"]
+        count = earlier + behind.bump + 1
+        out, checkpoint = self._folders(number, again=count > 1)
+        env = self._environment
+        env.update(
+            CLUSTERKIT_TASK=str(number),
+            CLUSTERKIT_ATTEMPT=str(count),
+            CLUSTERKIT_POINT=task["point"],
+            CLUSTERKIT_SEED=str(int(task["point"][:16], 16) >> 1),
+            CLUSTERKIT_PARAMS=json.dumps(task["params"]),
+            CLUSTERKIT_OUT=out,
+            CLUSTERKIT_CHECKPOINT=checkpoint,
+        )
+        base = {"position": position, "task": number, "attempt": count}
+        self._book.write(journal.line("start", {**base, "log": self._log.begin()}))
+        gave_back = False
+
+        def tick() -> None:
+            nonlocal gave_back
+            self._log.bound()
+            self._book.sync()
+            if os.getppid() != self._parent:
+                self._end("CANCELLED", signal.SIGKILL)
+            running = time.monotonic() - begun
+            if running > GIVE_BACK_AFTER and behind.size and not gave_back:
+                gave_back = True
+                self._claims.give_back(behind)
+
+        kills = memory.kills()
+        begun = time.monotonic()
+        try:
+            self._current = self._start(task["argv"], env)
+            ended = attempt.wait(self._current.poll, self._on_signal, tick)
+        except attempt.CannotStart as error:
+            ended = attempt.Outcome(error.exit, None, error.reason, 0.0, None)
+        finally:
+            self._current = None
+        self._log.bound()
+        state, reason = self._judge(ended, memory.kills() > kills)
+        result, problem = _result(os.path.join(out, "result.json"))
+        again = self._again(state, checkpoint, behind.bump)
+        self._tidy(out, checkpoint)
+        self._book.write(
+            journal.line(
+                "end",
+                {
+                    **base,
+                    "state": state,
+                    "exit": ended.exit,
+                    "signal": ended.signal,
+                    "reason": reason or problem,
+                    "s": round(ended.seconds, 6),
+                    "mem": ended.memory,
+                    "log": self._log.size(),
+                    **({"result": result} if result is not None else {}),
+                    **({"again": True} if again else {}),
+                },
+            )
+        )
+        self._ran += 1
+        self._busy += ended.seconds
+        self._longest = max(self._longest, ended.seconds)
+        if again:
+            self._claims.give_back(Range(position, 1, behind.bump + 1))
+            if state == "TIMEOUT":
+                self._requeue()
+        return gave_back
+
+    def _start(self, argv: "list[str]", env: "dict[str, str]") -> Any:
+        if (
+            self._settings.warm
+            and argv[0] == "python"
+            and len(argv) > 1
+            and argv[1].endswith(".py")
+        ):
+            from clusterkit.node import warm
+
+            if self._warm is None:
+                self._warm = warm.Warm(
+                    self._settings.python, self._settings.warm, env, self._log.descriptor
+                )
+            started = self._warm.start(argv, env)
+            if started is not None:
+                return started
+        program = (
+            self._settings.python if argv[0] == "python" else attempt.find(argv[0], env["PATH"])
+        )
+        return attempt.spawn(program, argv, env, self._log.descriptor)
+
+    def _on_signal(self, number: int) -> None:
+        if number == signal.SIGUSR1:
+            self._end("TIMEOUT", signal.SIGUSR1)
+        elif number in (signal.SIGTERM, signal.SIGINT):
+            cancelled = os.path.exists(os.path.join(self._element.root, "cancelled"))
+            late = self._element.time_limit and (
+                time.monotonic() - self._begun >= self._element.time_limit
+            )
+            self._end("CANCELLED" if cancelled else "TIMEOUT" if late else "PREEMPTED", number)
+
+    def _end(self, state: str, number: int) -> None:
+        """The slot is to end: the first cause counts, and the task is told."""
+        self._ending = self._ending or state
+        if self._current is not None:
+            self._current.kill(number)
+
+    def _judge(
+        self, ended: attempt.Outcome, killed_for_memory: bool
+    ) -> "tuple[str, Optional[str]]":
+        if ended.exit == 0:
+            return "COMPLETED", None
+        if killed_for_memory and ended.signal == signal.SIGKILL:
+            return "OUT_OF_MEMORY", "killed by the kernel: its memory limit was reached"
+        if self._ending:
+            words = {
+                "TIMEOUT": "the job's time limit was reached",
+                "CANCELLED": "the experiment was cancelled",
+                "PREEMPTED": "the job was ended from outside",
+            }
+            return self._ending, f"{words[self._ending]} ({ended.reason})"
+        if ended.signal == signal.SIGKILL:
+            return "FAILED", f"{ended.reason}; often the machine ran out of memory"
+        return "FAILED", ended.reason
+
+    def _again(self, state: str, checkpoint: str, bump: int) -> bool:
+        """Whether the task gets another attempt in this round."""
+        if not self._element.pack or bump + 1 >= self._settings.max_attempts:
+            return False
+        if state == "TIMEOUT":  # without a checkpoint the next attempt would end like this one
+            return bool(os.listdir(checkpoint))
+        return state == "PREEMPTED"
+
+    # ---- around it ---------------------------------------------------------------------------
+
+    def _folders(self, number: int, again: bool) -> "tuple[str, str]":
+        out = os.path.join(self._element.root, "out", str(number))
+        checkpoint = os.path.join(self._element.root, "checkpoints", str(number))
+        for folder in (out, checkpoint):
+            try:
+                os.mkdir(folder)
+            except FileExistsError:
+                again = True
+        if again:  # what an earlier attempt left is not this one's result
+            try:
+                os.unlink(os.path.join(out, "result.json"))
+            except FileNotFoundError:
+                pass
+        return out, checkpoint
+
+    @staticmethod
+    def _tidy(*folders: str) -> None:
+        for folder in folders:
+            try:
+                os.rmdir(folder)
+            except OSError:
+                pass  # not empty: it is kept
+
+    def _header(self) -> "dict[str, Any]":
+        env = os.environ
+        return {
+            "experiment": self._settings.experiment,
+            "round": self._element.round,
+            "slot": self._element.number,
+            "job": f"{env.get('SLURM_ARRAY_JOB_ID', '')}_{env.get('SLURM_ARRAY_TASK_ID', '')}",
+            "restart": int(env.get("SLURM_RESTART_COUNT", "0")),
+            "node": env.get("SLURMD_NODENAME") or socket.gethostname(),
+            "pid": os.getpid(),
+            "boot": strays.boot_id(),
+        }
+
+    def _task_environment(self) -> "dict[str, str]":
+        env = dict(os.environ)
+        env["PATH"] = os.path.dirname(self._settings.python) + os.pathsep + env.get("PATH", "")
+        others = env.get("PYTHONPATH")
+        env["PYTHONPATH"] = self._settings.lib + (os.pathsep + others if others else "")
+        env.setdefault("PYTHONUNBUFFERED", "1")  # so that `logs --follow` shows prints at once
+        env["CLUSTERKIT_EXPERIMENT"] = self._settings.experiment
+        env["CLUSTERKIT_JOURNAL"] = self._book.path
+        return env
+
+    def _take_over(
+        self, slots: str, earlier: "list[tuple[str, list[journal.Record]]]"
+    ) -> "list[Range]":
+        """What earlier incarnations left undone; their processes on this node are ended first."""
+        if not earlier and not self._element.round:
+            return []
+        strays.end(self._settings.experiment, slots)
+        parts = []
+        for part in self._claims.inherit(earlier):
+            if part.bump < self._settings.max_attempts:
+                parts.append(part)
+                continue
+            for offset, (task, attempts) in enumerate(self._queue.read(part)):
+                fields = {
+                    "position": part.first + offset,
+                    "task": task["task"],
+                    "attempt": attempts + part.bump,
+                    "state": "LOST",
+                    "reason": f"its slot died {part.bump} times while it ran",
+                }
+                self._book.write(journal.line("end", fields))
+        return parts
+
+    def _cancel_surplus(self) -> None:
+        """Cancel this array's elements that have not started: there is nothing left for them.
+
+        Only those: an element that waits to be run *again* may own unfinished tasks.
+        """
+        element = self._element
+        job = os.environ.get("SLURM_ARRAY_JOB_ID")
+        numbers = [
+            int(name.split(".", 2)[1])
+            for name in os.listdir(os.path.join(element.root, "slots"))
+            if name.startswith(f"{element.round}.") and name.endswith(".jsonl")
+        ]
+        first = max(number for number in numbers if number <= element.last) + 1
+        if job is None or first > element.last:
+            return
+        offset = element.number - element.index
+        marker = os.path.join(element.root, "claims", str(element.round), f"surplus.{job}")
+        try:
+            os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+        except FileExistsError:
+            return  # another slot does it
+        self._scheduler(
+            "scancel", "--state=PENDING", f"{job}_[{first - offset}-{element.last - offset}]"
+        )
+
+    def _requeue(self) -> None:
+        """By `<array>_<index>`: the plain id would hit the whole array."""
+        job = os.environ.get("SLURM_ARRAY_JOB_ID")
+        if job is not None:
+            self._scheduler("scontrol", "requeue", f"{job}_{self._element.index}")
+
+    def _scheduler(self, *argv: str) -> None:
+        """Tell the scheduler something; a refusal is only noted, nothing depends on it."""
+        try:
+            program = attempt.find(argv[0], os.environ.get("PATH", os.defpath))
+        except attempt.CannotStart as error:
+            print(error, file=sys.stderr, flush=True)
+            return
+        pid = os.posix_spawn(program, list(argv), os.environ, setsigmask=[])
+        os.waitpid(pid, 0)
+
+
+def _result(path: str) -> "tuple[Optional[dict[str, Any]], Optional[str]]":
+    """The task's result.json, and what is wrong with it."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_RESULT + 1)
+    except FileNotFoundError:
+        return None, None
+    except OSError as error:
+        return None, f"result.json cannot be read: {error.strerror}"
+    if len(data) > MAX_RESULT:
+        return None, f"result.json is larger than {MAX_RESULT} bytes; write large results as files"
+    try:
+        found = json.loads(data)
+    except ValueError as error:
+        return None, f"result.json is not JSON: {error}"
+    if not isinstance(found, dict):
+        return None, "result.json holds no mapping of names to values"
+    return found, None
+
+
+def main(root: str, element: Element) -> int:
+    """Supervise: the exit code of the batch script."""
+    with open(os.path.join(root, "run.json"), encoding="utf-8") as file:
+        settings = Settings(**json.load(file))
+    signal.pthread_sigmask(signal.SIG_BLOCK, attempt.EVENTS)
+    code = 1
+    for _ in range(MAX_WORKERS):
+        worker = os.fork()
+        if worker == 0:
+            _work(settings, element)
+        while True:
+            event = signal.sigwaitinfo(attempt.EVENTS)
+            if event.si_signo != signal.SIGCHLD:
+                os.kill(worker, event.si_signo)
+                continue
+            pid, status = os.waitpid(worker, os.WNOHANG)
+            if pid:
+                break
+        if os.WIFEXITED(status):
+            return os.WEXITSTATUS(status)
+        code = 128 + os.WTERMSIG(status)
+        print(
+            f"the slot's worker was killed by signal {os.WTERMSIG(status)}; starting another one",
+            file=sys.stderr,
+            flush=True,
+        )
+    return code
+
+
+def _work(settings: Settings, element: Element) -> None:
+    """The forked worker's whole life; never returns."""
+    code = 1
+    try:
+        Worker(settings, element).run()
+        code = 0
+    except (
+        BaseException
+    ):  # the process ends here, and its reason must be found in the slot's output
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)

@@ -1,0 +1,1 @@
+"""A grid of parameters becomes a recorded job array."""
