@@ -45,6 +45,13 @@ def make_alias(alias: Path, folder: Path) -> None:
         link.symlink_to(folder)
 
 
+def remove_alias(alias: Path) -> None:
+    """Remove what `make_alias` made."""
+    if alias.is_dir() and not alias.is_symlink() and alias.stat().st_uid == os.getuid():
+        (alias / "c").unlink(missing_ok=True)
+        alias.rmdir()
+
+
 def make_key(key: Path) -> None:
     """Make a random munge key, readable by the user alone, unless there is one."""
     if key.exists():

@@ -74,7 +74,9 @@ class Claims:
         """Let others have a range that this slot had claimed."""
         self._returns += 1
         name = f"{given.first}-{given.size}-{given.bump}-{self._slot}-{self._returns}"
-        self._book.write(journal.line("return", {"name": name, "first": given.first, "count": given.size}))
+        self._book.write(
+            journal.line("return", {"name": name, "first": given.first, "count": given.size})
+        )
         path = os.path.join(self._folder, "returned", name)
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o644))
 

@@ -7,6 +7,7 @@ journals what became of each.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -95,6 +96,9 @@ class Worker:
         self._longest = 0.0
         self._warm: Any = None
         self._current: Any = None  # the running process, for signals
+        self._kills = memory.kills()
+        self._spare: dict[str, str] = {}  # "out", "checkpoints" -> an empty folder to use again
+        self._programs: dict[str, str] = {}  # where the programs that were run are
         slots = os.path.join(element.root, "slots")
         stem = f"{element.round}.{element.number}."
         earlier: list[tuple[str, list[journal.Record]]] = []
@@ -113,6 +117,7 @@ class Worker:
         self._claims = claims.Claims(folder, element.total, self._name, self._book)
         self._inherited = self._take_over(slots, earlier)
         self._environment = self._task_environment()
+        self._programs["python"] = settings.python
 
     def run(self) -> None:
         """Work until the slot has been worth its start, or nothing is left."""
@@ -135,6 +140,8 @@ class Worker:
             self._run(claimed)
         if self._warm is not None:
             self._warm.close()
+        for spare in self._spare.values():
+            os.rmdir(spare)
         self._book.write(journal.line("stop", {"why": why}))
         self._book.sync()
 
@@ -183,7 +190,10 @@ class Worker:
         """Run one task; whether `behind` was given back while it ran."""
         number = task["task"]
         count = earlier + behind.bump + 1
-        out, checkpoint = self._folders(number, again=count > 1)
+        out, checkpoint = self._folders(number)
+        result_file = os.path.join(out, "result.json")
+        if count > 1 and os.path.exists(result_file):
+            os.unlink(result_file)  # an earlier attempt's result is not this one's
         env = self._environment
         env.update(
             CLUSTERKIT_TASK=str(number),
@@ -209,7 +219,6 @@ class Worker:
                 gave_back = True
                 self._claims.give_back(behind)
 
-        kills = memory.kills()
         begun = time.monotonic()
         try:
             self._current = self._start(task["argv"], env)
@@ -219,8 +228,8 @@ class Worker:
         finally:
             self._current = None
         self._log.bound()
-        state, reason = self._judge(ended, memory.kills() > kills)
-        result, problem = _result(os.path.join(out, "result.json"))
+        state, reason = self._judge(ended)
+        result, problem = _result(result_file)
         again = self._again(state, checkpoint, behind.bump)
         self._tidy(out, checkpoint)
         self._book.write(
@@ -265,9 +274,10 @@ class Worker:
             started = self._warm.start(argv, env)
             if started is not None:
                 return started
-        program = (
-            self._settings.python if argv[0] == "python" else attempt.find(argv[0], env["PATH"])
-        )
+        program = self._programs.get(argv[0])
+        if program is None:
+            program = attempt.find(argv[0], env["PATH"])
+            self._programs[argv[0]] = program
         return attempt.spawn(program, argv, env, self._log.descriptor)
 
     def _on_signal(self, number: int) -> None:
@@ -286,12 +296,10 @@ class Worker:
         if self._current is not None:
             self._current.kill(number)
 
-    def _judge(
-        self, ended: attempt.Outcome, killed_for_memory: bool
-    ) -> "tuple[str, Optional[str]]":
+    def _judge(self, ended: attempt.Outcome) -> "tuple[str, Optional[str]]":
         if ended.exit == 0:
             return "COMPLETED", None
-        if killed_for_memory and ended.signal == signal.SIGKILL:
+        if ended.signal == signal.SIGKILL and self._killed_for_memory():
             return "OUT_OF_MEMORY", "killed by the kernel: its memory limit was reached"
         if self._ending:
             words = {
@@ -304,6 +312,10 @@ class Worker:
             return "FAILED", f"{ended.reason}; often the machine ran out of memory"
         return "FAILED", ended.reason
 
+    def _killed_for_memory(self) -> bool:
+        before, self._kills = self._kills, memory.kills()
+        return self._kills > before
+
     def _again(self, state: str, checkpoint: str, bump: int) -> bool:
         """Whether the task gets another attempt in this round."""
         if not self._element.pack or bump + 1 >= self._settings.max_attempts:
@@ -314,28 +326,36 @@ class Worker:
 
     # ---- around it ---------------------------------------------------------------------------
 
-    def _folders(self, number: int, again: bool) -> "tuple[str, str]":
-        out = os.path.join(self._element.root, "out", str(number))
-        checkpoint = os.path.join(self._element.root, "checkpoints", str(number))
-        for folder in (out, checkpoint):
+    def _folders(self, number: int) -> tuple[str, str]:
+        """CLUSTERKIT_OUT and CLUSTERKIT_CHECKPOINT of a task, made."""
+        found = []
+        for kind in ("out", "checkpoints"):
+            folder = os.path.join(self._element.root, kind, str(number))
+            spare = self._spare.pop(kind, None)
             try:
-                os.mkdir(folder)
+                if spare is None:
+                    os.mkdir(folder)
+                else:
+                    os.rename(spare, folder)
             except FileExistsError:
-                again = True
-        if again:  # what an earlier attempt left is not this one's result
-            try:
-                os.unlink(os.path.join(out, "result.json"))
-            except FileNotFoundError:
-                pass
+                pass  # an earlier attempt's
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:  # an earlier attempt's, and not empty
+                    raise
+                assert spare is not None
+                self._spare[kind] = spare
+            found.append(folder)
+        out, checkpoint = found
         return out, checkpoint
 
-    @staticmethod
-    def _tidy(*folders: str) -> None:
-        for folder in folders:
-            try:
-                os.rmdir(folder)
-            except OSError:
-                pass  # not empty: it is kept
+    def _tidy(self, out: str, checkpoint: str) -> None:
+        """Keep a task's folders if it wrote into them; an empty one becomes the next task's.
+
+        Renaming a folder costs a fraction of removing it and making another.
+        """
+        for kind, folder in (("out", out), ("checkpoints", checkpoint)):
+            if kind not in self._spare and not os.listdir(folder):
+                self._spare[kind] = folder
 
     def _header(self) -> "dict[str, Any]":
         env = os.environ

@@ -45,6 +45,7 @@ def test_what_is_made_can_be_set_up(provider: Provider, monkeypatch: pytest.Monk
     made = provider.machines()
     assert [machine.name for machine in made] == [machine.name for machine in plan.machines]
     assert inventory.build("c", made, provider.variables())
+    provider.destroy(lambda _: None)
 
 
 def test_destroying_nothing_is_no_error(provider: Provider) -> None:

@@ -128,10 +128,13 @@ def test_nothing_secret_is_in_the_logs(own: Path) -> None:
 
 @pytest.mark.parametrize("name", ["munged", "slurmctld", "slurmd"])
 def test_a_killed_daemon_is_healed(own: Path, clusterkit: Clusterkit, name: str) -> None:
+    begun = own / f"outlives-{name}"
+    os.mkfifo(begun)
     job = clusterkit(
         "ssh", "local", "--", "sbatch", "--parsable", f"--job-name=outlives-{name}",
-        "--output=/dev/null", "--wrap=sleep 300", home=own,
+        "--output=/dev/null", f"--wrap=echo > {begun}; sleep 300", home=own,
     ).stdout.strip()  # fmt: skip
+    begun.read_text()  # waits for the job to write
     if name == "slurmctld":
         saved_by_the_controller(own, f"outlives-{name}")
     before = pids(own)
@@ -269,6 +272,7 @@ def test_a_long_path_with_awkward_characters(tmp_path: Path, clusterkit: Cluster
     finally:
         clusterkit("stop", "local", "--yes", home=home)
         assert belongs(home) == []
+    assert not alias.exists()
 
 
 @pytest.mark.root

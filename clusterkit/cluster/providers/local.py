@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,6 +51,7 @@ class LocalProvider(Provider):
         self.slurm_conf = f"{self.base}/slurm/slurm.conf"
         self.ansible_home = f"{self.base}/ansible"
         self._start: tuple[str, ...] = ()
+        self._created = 0.0
         self._ports: dict[str, int] = {}
         self._packages: tuple[str, ...] = ()
 
@@ -80,6 +82,7 @@ class LocalProvider(Provider):
                 f"{error.strerror}"
             ) from error
         running = self._running()
+        self._created = time.time()
         processes.kill(running.setup)  # of a `start` that was killed; this one holds the lock
         well = self._end_broken(running)
         configured = self._configured_ports()
@@ -144,11 +147,17 @@ class LocalProvider(Provider):
         environment = {"SLURM_CONF": self.slurm_conf}
         client = Local()
         listed = client.run(
-            [f"{packages.commands()}/squeue", "--noheader", "--states=RUNNING", "--format=%A"],
+            [f"{packages.commands()}/squeue", "--noheader", "--states=RUNNING", "--format=%A %S"],
             env=environment,
-        ).text.split()
+        ).text.splitlines()
         alive = {daemons.job_of(step) for step in self._running().steps}
-        lost = [job for job in listed if job not in alive]
+        lost = []
+        for line in listed:
+            job, began = line.split()
+            # A job that began only now may not have its slurmstepd yet.
+            old = datetime.fromisoformat(began).timestamp() < self._created
+            if old and job not in alive:
+                lost.append(job)
         for job in lost:
             requeued = client.run(
                 [f"{packages.commands()}/scontrol", "requeue", job], env=environment, check=False
@@ -234,6 +243,8 @@ class LocalProvider(Provider):
             (self.folder / "munge" / name).unlink(missing_ok=True)
         for name in ("slurmctld.pid", "slurmd.pid"):
             (self.folder / "slurm" / name).unlink(missing_ok=True)
+        if self._alias is not None:
+            private.remove_alias(self._alias)
         return Ended(jobs, ended)
 
     def left(self) -> tuple[str, ...]:
