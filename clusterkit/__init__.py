@@ -23,7 +23,7 @@ def __getattr__(name: str) -> object:
         except ModuleNotFoundError as error:
             # On a cluster only clusterkit.node is shipped.
             raise AttributeError(
-                f"clusterkit.load works where the results were harvested, not inside a task ({error})"
+                f"clusterkit.load works where results were harvested, not inside a task ({error})"
             ) from error
         return load
     raise AttributeError(f"module 'clusterkit' has no attribute {name!r}")

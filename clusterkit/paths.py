@@ -1,4 +1,4 @@
-"""Where things are: the user's data folder, and playbooks/ and templates/ in a checkout or a wheel."""
+"""Where things are: the user's data folder; playbooks/ and templates/ in a checkout or a wheel."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The code as it was. `id` is the SHA-256 over all paths, modes and contents; sizes in bytes."""
+    """The code as it was. `id` is the SHA-256 over paths, modes and contents; sizes in bytes."""
 
     id: str
     script: str  # path of the script inside the snapshot, posix

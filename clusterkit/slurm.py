@@ -166,7 +166,7 @@ def parse_sacct(text: str) -> list[JobElement]:
                 fields[3],
                 "",
                 parse_indexes(match[2]),
-            )  # fmt: skip
+            )
         )
     return elements
 

@@ -14,8 +14,8 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from io import BufferedReader
+from pathlib import Path
 
 from clusterkit.errors import CommandFailed, TransportError
 
@@ -67,8 +67,8 @@ class Transport(abc.ABC):
         self,
         argv: Sequence[str],
         *,
-        input: bytes = b"",
-        env: Mapping[str, str] | None = None,  # noqa: A002
+        input: bytes = b"",  # noqa: A002
+        env: Mapping[str, str] | None = None,
     ) -> Stream:
         """Run `argv` and read its standard output while it runs.
 
@@ -141,8 +141,8 @@ class Local(Transport):
         self,
         argv: Sequence[str],
         *,
-        input: bytes = b"",
-        env: Mapping[str, str] | None = None,  # noqa: A002
+        input: bytes = b"",  # noqa: A002
+        env: Mapping[str, str] | None = None,
     ) -> Stream:
         return _LocalStream(argv, input, env)
 
@@ -184,7 +184,7 @@ class _LocalStream(Stream):
         self._env = None if env is None else {**os.environ, **env}
 
     def __enter__(self) -> BufferedReader:
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        self._stderr = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             self._argv,
             stdin=subprocess.PIPE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -69,6 +70,7 @@ def watch(store: Store, connection: Connection, experiment: Experiment) -> Itera
 
 def wait(store: Store, connection: Connection, experiment: Experiment) -> Progress:
     """Watch to the end with one line that is rewritten (on a terminal; else nothing is shown)."""
+    gc.enable()  # switched off for commands that end at once (cli.main)
     show = _line(sys.stderr.isatty())
     now = progress(store, experiment)
     try:
@@ -78,7 +80,8 @@ def wait(store: Store, connection: Connection, experiment: Experiment) -> Progre
         show("")
         click.echo(
             f"Not waiting any longer; experiment {experiment.id} goes on. "
-            f"`clusterkit status {experiment.id}` shows it, `clusterkit cancel {experiment.id}` ends it.",
+            f"`clusterkit status {experiment.id}` shows it, "
+            f"`clusterkit cancel {experiment.id}` ends it.",
             err=True,
         )
         raise

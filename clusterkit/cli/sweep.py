@@ -112,9 +112,10 @@ def parrun_command(
             click.echo(json.dumps(_described(experiment, tracking.progress(store, experiment))))
         else:
             click.echo(
-                f"Experiment {experiment.id} ({experiment.name}): {experiment.tasks} tasks submitted "
-                f"to {experiment.cluster}.\n"
-                f"`clusterkit status {experiment.id}` shows it, `clusterkit harvest` brings results."
+                f"Experiment {experiment.id} ({experiment.name}): {experiment.tasks} tasks "
+                f"submitted to {experiment.cluster}.\n"
+                f"`clusterkit status {experiment.id}` shows it, "
+                "`clusterkit harvest` brings the results."
             )
         return 0
     if not as_json:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from clusterkit import paths
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas as pd
 
 
-def load(experiment: str | None = None, *, series: bool = False) -> pandas.DataFrame:
+def load(experiment: str | None = None, *, series: bool = False) -> pd.DataFrame:
     """The results of an experiment, as far as they were harvested, as a pandas DataFrame.
 
     One row a task (its columns: see docs/harvest.md); with `series`, one row for each call of

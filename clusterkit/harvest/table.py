@@ -213,9 +213,11 @@ _WRITERS: Mapping[str, Callable[[Table, IO[bytes]], None]] = {
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Completed tasks grouped by all axes but `seed`. A cell of `groups` is a parameter's value, the
-    number of tasks, or (mean, standard deviation) of a result; the deviation is the sample's
-    (n - 1), None for a single task."""
+    """Completed tasks, grouped by all axes but `seed`.
+
+    A cell of `groups` is a parameter's value, the number of tasks, or (mean, standard deviation)
+    of a result; the deviation is the sample's (n - 1), None for a single task.
+    """
 
     columns: tuple[str, ...]
     groups: tuple[tuple[Any, ...], ...]

@@ -10,8 +10,10 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 
 
 def main(argv: list[str]) -> int:
-    """`argv`: the program's name, the experiment's folder, its arguments as JSON, and for a slot
-    the number of its array's first element and the array's size."""
+    """`argv`: the program's name, the experiment's folder, its arguments as JSON.
+
+    For a slot also the number of its array's first element and the array's size.
+    """
     program, root, text, *rest = argv
     arguments = json.loads(text)
     if program == "slot":

@@ -7,9 +7,9 @@ NFS; a reply that was lost shows as "exists", and then the target says whether i
 claim costs one operation and no slot reads a list. The file `next` holds a recent end of the
 chain, a hint that may be behind but never ahead.
 
-A slot that cannot finish what it claimed gives it back: `returned/<first>-<count>-<bump>-<slot>-<n>`.
-Whoever renames that file to `taken/...@<own slot>` has it. `bump` counts the attempts that were
-already made of it in this round.
+A slot that cannot finish what it claimed gives it back:
+`returned/<first>-<count>-<bump>-<slot>-<n>`. Whoever renames that file to `taken/...@<own slot>`
+has it. `bump` counts the attempts that were already made of it in this round.
 
 Every claim, take and return is journalled *before* it is made; links and files tell afterwards
 which intentions came true. So a slot that was killed at any point can be taken over by its next

@@ -18,9 +18,12 @@ from clusterkit.node import journal
 
 #: At most so much of one journal in one frame (bytes), so that memory stays bounded.
 CHUNK = 8 << 20
-#: Shared file systems tell nobody of changes: passes are this far apart, longer while nothing
-#: happens (seconds).
+#: Shared file systems tell nobody of changes, so sizes are looked at this often, less often while
+#: nothing happens (seconds).
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
+#: While journals keep growing they are sent this far apart (seconds), so that whoever harvests
+#: takes little from whoever works; once they rest, at once.
+BETWEEN_SENDS = 0.5
 #: A mark is sent at least so often (seconds), so that the reader can look at other things too.
 HEARTBEAT = 2.0
 
@@ -29,31 +32,37 @@ def send(root: str, offsets: dict[str, int], follow: bool, out: BinaryIO) -> Non
     """Send all journal lines behind `offsets` (journal name -> bytes known already)."""
     slots = os.path.join(root, "slots")
     pause = FIRST_PAUSE
-    marked = time.monotonic()
+    sent = time.monotonic()
+    before: dict[str, int] = {}
     while True:
-        sent = False
-        for name, data in _news(slots, offsets):
-            header = {"name": name, "offset": offsets.get(name, 0), "size": len(data)}
-            out.write(json.dumps(header).encode() + b"\n" + data)
-            offsets[name] = offsets.get(name, 0) + len(data)
-            sent = True
-        if sent or not follow or time.monotonic() - marked >= HEARTBEAT:
+        sizes = _sizes(slots)
+        grew, before = sizes != before, sizes
+        news = any(size > offsets.get(name, 0) for name, size in sizes.items())
+        since = time.monotonic() - sent
+        if not follow or since >= HEARTBEAT or (news and (not grew or since >= BETWEEN_SENDS)):
+            for name, data in _news(slots, sizes, offsets):
+                header = {"name": name, "offset": offsets.get(name, 0), "size": len(data)}
+                out.write(json.dumps(header).encode() + b"\n" + data)
+                offsets[name] = offsets.get(name, 0) + len(data)
             out.write(b'{"mark": true}\n')
             out.flush()
-            marked = time.monotonic()
+            sent = time.monotonic()
         if not follow:
             return
-        pause = FIRST_PAUSE if sent else min(LONGEST_PAUSE, pause * 1.5)
+        pause = FIRST_PAUSE if news or grew else min(LONGEST_PAUSE, pause * 1.5)
         if _left(pause):
             return
 
 
-def _news(slots: str, offsets: dict[str, int]) -> Iterator[tuple[str, bytes]]:
+def _sizes(slots: str) -> dict[str, int]:
     with os.scandir(slots) as entries:
-        names = sorted(
-            (entry.name, entry.stat().st_size) for entry in entries if entry.name.endswith(".jsonl")
-        )
-    for name, size in names:
+        return {e.name: e.stat().st_size for e in entries if e.name.endswith(".jsonl")}
+
+
+def _news(
+    slots: str, sizes: dict[str, int], offsets: dict[str, int]
+) -> Iterator[tuple[str, bytes]]:
+    for name, size in sorted(sizes.items()):
         while offsets.get(name, 0) < size:
             with open(os.path.join(slots, name), "rb") as file:
                 file.seek(offsets.get(name, 0))

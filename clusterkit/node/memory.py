@@ -15,7 +15,7 @@ def kills(proc: str = "/proc/self/cgroup", mount: str = "/sys/fs/cgroup") -> int
     cgroup v2: `oom_kill` in memory.events; v1: in memory/.../memory.oom_control
     (Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst of Linux).
     """
-    global _counter, _looked  # noqa: PLW0603 - the cgroup of a process does not change
+    global _counter, _looked  # the cgroup of a process does not change
     if not _looked:
         _counter, _looked = _find(proc, mount), True
     return 0 if _counter is None else _read(_counter)

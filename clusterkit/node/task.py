@@ -1,4 +1,4 @@
-"""What a script may call: `log`, `params`, `checkpoint_dir`. All of them work outside a task too."""
+"""What a script may call: `log`, `params`, `checkpoint_dir`. All work outside a task too."""
 
 from __future__ import annotations
 

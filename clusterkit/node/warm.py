@@ -203,7 +203,7 @@ def _run(argv: list[str], env: dict[str, str]) -> None:
         for thread in threading.enumerate():
             if thread is not threading.current_thread() and not thread.daemon:
                 thread.join()
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # noqa: SLF001 - os._exit below would leave them out
         try:
             sys.stdout.flush()
             sys.stderr.flush()

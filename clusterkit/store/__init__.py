@@ -255,7 +255,7 @@ class Store:
             .group_by(table.c.task)
         )
         with self._reading() as connection:
-            return {task: attempt for task, attempt in connection.execute(query)}
+            return dict(connection.execute(query).tuples().all())
 
     def series(
         self, experiment: str
@@ -278,7 +278,7 @@ class Store:
         table = schema.journals
         query = sa.select(table.c.name, table.c.offset).where(table.c.experiment == experiment)
         with self._reading() as connection:
-            return {name: offset for name, offset in connection.execute(query)}
+            return dict(connection.execute(query).tuples().all())
 
     def apply(self, experiment: str, news: Iterable[JournalNews]) -> int:
         """Take in what journals say, in one transaction; how many records were new.
@@ -325,7 +325,7 @@ class Store:
             words = str(error.orig)
             hint = {
                 "database or disk is full": "free some space and repeat the command",
-                "disk I/O error": "look at the disk's free space and health, and repeat the command",
+                "disk I/O error": "look at the disk (space, health), and repeat the command",
                 "database is locked": "another clusterkit has been writing for 30 s; repeat later",
                 "file is not a database": "it is damaged or not clusterkit's; move it away",
                 "unable to open database file": "set CLUSTERKIT_HOME to a folder you may write to",

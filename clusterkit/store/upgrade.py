@@ -24,7 +24,7 @@ def run(engine: sa.Engine, database: Path) -> None:
             }
             if found is not None and found not in known:
                 raise StoreError(
-                    f"{database} was made by a newer clusterkit (schema {found}): update clusterkit, "
+                    f"a newer clusterkit made {database} (schema {found}): install that one, "
                     "or set CLUSTERKIT_HOME to another folder"
                 )
         config.attributes["connection"] = connection

@@ -337,15 +337,15 @@ def _check_runnable(plan: Plan, file: Path) -> None:
             start = opened.read(4)
         if not file.stat().st_mode & 0o111 or not (start[:2] == b"#!" or start == b"\x7fELF"):
             raise UsageError(
-                f"{file}: is no .py and cannot be run by itself: chmod +x it and give it a #! line, "
-                "or say how in the grid, such as `run: bash {script} {flags}`"
+                f"{file}: is no .py and cannot be run by itself: chmod +x it and give it a "
+                "#! line, or say how in the grid, such as `run: bash {script} {flags}`"
             )
 
 
 def place(snapshot: Snapshot, files: Mapping[str, Path], cwd: Path) -> tuple[str, str]:
     """Where the tasks run, inside the snapshot, and the script's path from there.
 
-    Tasks stand where the user stood: in the folder of the snapshot that is `cwd`, else the script's.
+    Tasks stand where the user stood: in the snapshot's folder that is `cwd`, else the script's.
     """
     relative = PurePosixPath(snapshot.script)
     top = files[snapshot.script].parents[len(relative.parts) - 1]

@@ -56,7 +56,7 @@ class Look:
 
 
 def look(store: Store, connection: Connection, experiment: str) -> Look:
-    """Ask the scheduler; job ids that an interrupted submission did not record are found by name."""
+    """Ask the scheduler; ids that an interrupted submission did not record are found by name."""
     submissions = store.submissions(experiment)
     answer = connection.transport.run(
         slurm.squeue_argv(s.job_name for s in submissions),
