@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
@@ -185,18 +185,25 @@ class _LocalStream(Stream):
 
     def __enter__(self) -> BufferedReader:
         self._stderr = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            self._argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env=self._env,
-        )
+        try:
+            self._process = subprocess.Popen(
+                self._argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                env=self._env,
+            )
+        except OSError as error:
+            self._stderr.close()
+            raise CommandFailed(
+                self._argv, 127, "", f"{error.filename}: {error.strerror}"
+            ) from error
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         # stdin stays open: its end tells the command that nobody listens any more.
-        self._process.stdin.write(self._data)
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended already: its exit code will tell why
+            self._process.stdin.write(self._data)
+            self._process.stdin.flush()
         assert isinstance(self._process.stdout, BufferedReader)
         return self._process.stdout
 
@@ -204,7 +211,8 @@ class _LocalStream(Stream):
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.close()
+        with suppress(BrokenPipeError):
+            process.stdin.close()
         process.stdout.close()
         try:
             process.wait(timeout=5)

@@ -13,8 +13,9 @@ from typing import Any
 import click
 
 from clusterkit import cluster
+from clusterkit.cli.questions import confirm
 from clusterkit.cluster import lifecycle
-from clusterkit.errors import UsageError
+from clusterkit.errors import ClusterError, UsageError
 from clusterkit.paths import Home
 
 
@@ -139,20 +140,65 @@ def stop_command(
         )
 
 
-def _guard_unfinished(home: Home, name: str, _harvest: bool, _discard: bool, yes: bool) -> None:
-    """Let `stop` go on only when nothing would be lost that the user has not agreed to lose."""
-    if yes:
-        return
+def _guard_unfinished(home: Home, name: str, harvest: bool, discard: bool, yes: bool) -> None:
+    """Let `stop` go on only when nothing would be lost that the user has not agreed to lose.
+
+    `--harvest` brings results in first, cancelling what still runs; `--discard` leaves them.
+    """
     status = lifecycle.status(home, name)
-    if not status.busy:
+    if status.state == "stopped" or discard:
         return
-    what = f"{status.running} running and {status.pending} waiting job elements on {name!r}"
-    if not sys.stdin.isatty():
-        raise UsageError(
-            f"there are {what}. Nothing was stopped. Say `clusterkit stop {name} --yes` to cancel "
-            "them."
+    unfinished = _unharvested(home, name)
+    if unfinished and not harvest:
+        raise ClusterError(
+            f"{name!r} has results that were not harvested: {', '.join(unfinished)}. Nothing was "
+            f"stopped. `clusterkit stop {name} --harvest` brings them in first, "
+            f"`clusterkit stop {name} --discard` leaves them."
         )
-    click.confirm(f"There are {what}. Cancel them?", abort=True)
+    if unfinished:
+        _harvest_all(home, name, unfinished, yes)
+        status = lifecycle.status(home, name)
+    if status.busy:
+        confirm(
+            f"There are {status.running} running and {status.pending} waiting job elements on "
+            f"{name!r}. Cancel them?",
+            yes,
+        )
+
+
+def _unharvested(home: Home, name: str) -> list[str]:
+    """Ids of experiments on this cluster that have unfinished tasks, as far as is known here."""
+    if not home.database.exists():
+        return []
+    from clusterkit.records import TaskState
+    from clusterkit.store import Store
+
+    store = Store(home.database)
+    counts = store.counts()
+    return [
+        experiment.id
+        for experiment in store.experiments()
+        if experiment.cluster == name
+        and {TaskState.PENDING, TaskState.RUNNING} & set(counts.get(experiment.id, ()))
+    ]
+
+
+def _harvest_all(home: Home, name: str, experiments: Sequence[str], yes: bool) -> None:
+    from clusterkit.cli import progress
+    from clusterkit.store import Store
+    from clusterkit.sweep import track
+
+    store = Store(home.database)
+    connection = cluster.connect(name, home)
+    for identity in experiments:
+        experiment = store.experiment(identity)
+        progress.refresh(store, connection, experiment)
+        now = progress.progress(store, experiment)
+        if now.finished:
+            continue
+        confirm(f"Experiment {identity} is unfinished ({progress.counts(now)}). Cancel it?", yes)
+        track.cancel(store, connection, experiment)
+        progress.finish(store, connection, store.experiment(identity))
 
 
 @click.command("list")

@@ -68,6 +68,14 @@ def watch(store: Store, connection: Connection, experiment: Experiment) -> Itera
                 return
 
 
+def finish(store: Store, connection: Connection, experiment: Experiment) -> Progress:
+    """Watch to the end, showing nothing."""
+    now = progress(store, experiment)
+    for now in watch(store, connection, experiment):  # noqa: B007 - the last one is the result
+        pass
+    return now
+
+
 def wait(store: Store, connection: Connection, experiment: Experiment) -> Progress:
     """Watch to the end with one line that is rewritten (on a terminal; else nothing is shown)."""
     gc.enable()  # switched off for commands that end at once (cli.main)

@@ -14,6 +14,7 @@ import click
 
 from clusterkit import cluster
 from clusterkit.cli import progress as tracking
+from clusterkit.cli.questions import confirm
 from clusterkit.errors import ClusterkitError, ClusterNotStarted, UsageError
 from clusterkit.paths import Home
 from clusterkit.records import Experiment, TaskRow, TaskState
@@ -317,8 +318,7 @@ def cancel_command(home: Home, experiment_name: str | None, yes: bool) -> None:
     confirm(f"Cancel experiment {experiment.id} ({tracking.counts(now)})?", yes)
     track.cancel(store, connection, experiment)
     experiment = store.experiment(experiment.id)
-    for now in tracking.watch(store, connection, experiment):  # noqa: B007 - the last one is shown
-        pass
+    now = tracking.finish(store, connection, experiment)
     click.echo(f"Experiment {experiment.id}: {tracking.counts(now)}.")
 
 
@@ -370,12 +370,3 @@ def rerun_command(
     else:
         click.echo(f"Experiment {experiment.id}: {len(tasks)} tasks submitted again.")
     return 0
-
-
-def confirm(question: str, yes: bool) -> None:
-    """Ask, unless `yes`; without a terminal there is nobody to ask."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise UsageError(f"{question} Nobody can be asked here: say --yes to agree.")
-    click.confirm(question, abort=True)

@@ -104,7 +104,8 @@ def plot(made: Table, axes: Axes, target: Path, title: str) -> None:
     else:
         drawing.set_xticks(list(positions.values()), list(positions))
     drawing.set_xlabel(axes.x)
-    drawing.set_ylabel(axes.y)
+    most = max(len(values) for line in groups.values() for values in line.values())
+    drawing.set_ylabel(axes.y + (f" (mean ± std, n = {most})" if most > 1 else ""))
     drawing.set_title(title, fontsize="medium")
     drawing.grid(alpha=0.3)
     if axes.by is not None:

@@ -146,14 +146,21 @@ def _write_csv(table: Table, file: IO[bytes]) -> None:
 
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     rows = csv.writer(text)
-    rows.writerow(table.columns)
+    rows.writerow([_writable(column) for column in table.columns])
     for row in table.rows:
         rows.writerow([_cell(row[column]) for column in table.columns])
     text.detach()
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return _writable(value)
     return json.dumps(value) if isinstance(value, (list, dict)) else value
+
+
+def _writable(text: str) -> str:
+    """Half a surrogate pair (a file's name that is no UTF-8, say) becomes its escape."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _write_json(table: Table, file: IO[bytes]) -> None:
@@ -179,12 +186,15 @@ def _write_parquet(table: Table, file: IO[bytes]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    arrays = {name: _column([row[name] for row in table.rows], pa) for name in table.columns}
+    arrays = {
+        _writable(name): _column([row[name] for row in table.rows], pa) for name in table.columns
+    }
     pq.write_table(pa.table(arrays), file)
 
 
 def _column(values: list[Any], pa: Any) -> Any:
     """One type a column: numbers together are floats, other mixtures are their JSON texts."""
+    values = [_writable(value) if isinstance(value, str) else value for value in values]
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {int, float} and len(kinds) == 2:
         return pa.array([None if v is None else float(v) for v in values], pa.float64())

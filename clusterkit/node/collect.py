@@ -67,6 +67,8 @@ def _news(
             with open(os.path.join(slots, name), "rb") as file:
                 file.seek(offsets.get(name, 0))
                 data = file.read(CHUNK)
+                if b"\n" not in data:
+                    data += file.readline()  # one long line
             whole = data[: data.rfind(b"\n") + 1]
             if not whole:
                 break

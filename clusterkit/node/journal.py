@@ -68,7 +68,14 @@ def records(data: bytes) -> Iterator[Record]:
         try:
             record = json.loads(text)
         except ValueError:
-            continue
+            # A full disk may have cut a line and taken its end with it; the next one is whole.
+            start = text.rfind(b'{"k":')
+            if start <= 0:
+                continue
+            try:
+                record = json.loads(text[start:])
+            except ValueError:
+                continue
         if isinstance(record, dict) and isinstance(record.get("k"), str):
             yield record
 

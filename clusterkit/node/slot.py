@@ -29,6 +29,8 @@ GIVE_BACK_AFTER = 2.0
 MAX_WORKERS = 3
 #: A result.json larger than this (bytes) is an error: large results are files.
 MAX_RESULT = 1 << 20
+#: So deep may its lists and mappings be nested: every reader of JSON has a limit.
+MAX_DEPTH = 64
 
 
 class Settings(NamedTuple):
@@ -85,11 +87,12 @@ class Queue:
 class Worker:
     """What the forked process does."""
 
-    def __init__(self, settings: Settings, element: Element) -> None:
+    def __init__(self, settings: Settings, element: Element, begun: float) -> None:
+        """`begun`: when the element started (time.monotonic)."""
         self._settings = settings
         self._element = element
         self._parent = os.getppid()
-        self._begun = time.monotonic()
+        self._begun = begun
         self._ending: Optional[str] = None  # state that an attempt cut short now gets
         self._ran = 0
         self._busy = 0.0  # seconds spent in tasks
@@ -98,6 +101,7 @@ class Worker:
         self._current: Any = None  # the running process, for signals
         self._kills = memory.kills()
         self._spare: dict[str, str] = {}  # "out", "checkpoints" -> an empty folder to use again
+        self._requeues = False  # whether this element is to run once more
         self._programs: dict[str, str] = {}  # where the programs that were run are
         slots = os.path.join(element.root, "slots")
         stem = f"{element.round}.{element.number}."
@@ -133,17 +137,23 @@ class Worker:
             if why:
                 break
             claimed = self._claims.claim(self._want(), self._element.workers)
+            if claimed is None and self._cancel_surplus():
+                # What was given back meanwhile has nobody else to run it now.
+                claimed = self._claims.claim(1, self._element.workers)
             if claimed is None:
                 why = "nothing is unclaimed"
-                self._cancel_surplus()
                 break
             self._run(claimed)
         if self._warm is not None:
             self._warm.close()
         for spare in self._spare.values():
             os.rmdir(spare)
+        if self._ending in (None, "TIMEOUT") and self._element.pack and self._is_last():
+            self._requeues = self._requeues or self._claims.anything_left()
         self._book.write(journal.line("stop", {"why": why}))
         self._book.sync()
+        if self._requeues:
+            self._requeue()
 
     # ---- what to run -------------------------------------------------------------------------
 
@@ -166,7 +176,7 @@ class Worker:
         if limit and elapsed + 1.1 * self._longest > limit - self._element.grace:
             return "the time limit leaves no room for another task"
         closes = self._element.number > self._element.last - self._element.workers
-        if elapsed >= self._settings.min_slot_time and not closes:
+        if elapsed >= self._settings.min_slot_time and not closes and not self._is_last():
             return "the next element's turn"
         return ""
 
@@ -192,8 +202,11 @@ class Worker:
         count = earlier + behind.bump + 1
         out, checkpoint = self._folders(number)
         result_file = os.path.join(out, "result.json")
-        if count > 1 and os.path.exists(result_file):
-            os.unlink(result_file)  # an earlier attempt's result is not this one's
+        if count > 1:
+            try:
+                os.unlink(result_file)  # an earlier attempt's result is not this one's
+            except OSError:
+                pass  # there is none, or it is no file
         env = self._environment
         env.update(
             CLUSTERKIT_TASK=str(number),
@@ -225,6 +238,10 @@ class Worker:
             ended = attempt.wait(self._current.poll, self._on_signal, tick)
         except attempt.CannotStart as error:
             ended = attempt.Outcome(error.exit, None, error.reason, 0.0, None)
+        except BaseException:  # a full disk, say: no task outlives its slot
+            if self._current is not None:
+                self._current.kill(signal.SIGKILL)
+            raise
         finally:
             self._current = None
         self._log.bound()
@@ -254,8 +271,7 @@ class Worker:
         self._longest = max(self._longest, ended.seconds)
         if again:
             self._claims.give_back(Range(position, 1, behind.bump + 1))
-            if state == "TIMEOUT":
-                self._requeue()
+            self._requeues = self._requeues or state == "TIMEOUT"
         return gave_back
 
     def _start(self, argv: "list[str]", env: "dict[str, str]") -> Any:
@@ -269,7 +285,7 @@ class Worker:
 
             if self._warm is None:
                 self._warm = warm.Warm(
-                    self._settings.python, self._settings.warm, env, self._log.descriptor
+                    self._settings.python, argv[1], self._settings.warm, env, self._log.descriptor
                 )
             started = self._warm.start(argv, env)
             if started is not None:
@@ -321,7 +337,7 @@ class Worker:
         if not self._element.pack or bump + 1 >= self._settings.max_attempts:
             return False
         if state == "TIMEOUT":  # without a checkpoint the next attempt would end like this one
-            return bool(os.listdir(checkpoint))
+            return not _is_empty(checkpoint)
         return state == "PREEMPTED"
 
     # ---- around it ---------------------------------------------------------------------------
@@ -340,7 +356,8 @@ class Worker:
             except FileExistsError:
                 pass  # an earlier attempt's
             except OSError as error:
-                if error.errno != errno.ENOTEMPTY:  # an earlier attempt's, and not empty
+                # An earlier attempt's: it is not empty, or the task made a file of it.
+                if error.errno not in (errno.ENOTEMPTY, errno.ENOTDIR):
                     raise
                 assert spare is not None
                 self._spare[kind] = spare
@@ -351,11 +368,14 @@ class Worker:
     def _tidy(self, out: str, checkpoint: str) -> None:
         """Keep a task's folders if it wrote into them; an empty one becomes the next task's.
 
-        Renaming a folder costs a fraction of removing it and making another.
+        Renaming a folder costs a fraction of removing it and making another. Meanwhile it has a
+        name of this slot's own: another slot may already run the task again.
         """
         for kind, folder in (("out", out), ("checkpoints", checkpoint)):
-            if kind not in self._spare and not os.listdir(folder):
-                self._spare[kind] = folder
+            spare = os.path.join(self._element.root, kind, f".{self._name}")
+            if kind not in self._spare and _is_empty(folder):
+                os.rename(folder, spare)
+                self._spare[kind] = spare
 
     def _header(self) -> "dict[str, Any]":
         env = os.environ
@@ -403,30 +423,42 @@ class Worker:
                 self._book.write(journal.line("end", fields))
         return parts
 
-    def _cancel_surplus(self) -> None:
+    def _surplus_marker(self) -> str:
+        """The file that says: no further element of this array will start."""
+        job = os.environ.get("SLURM_ARRAY_JOB_ID")
+        return os.path.join(
+            self._element.root, "claims", str(self._element.round), f"surplus.{job}"
+        )
+
+    def _is_last(self) -> bool:
+        """Whether no later element of this array can take what this one leaves."""
+        element = self._element
+        return element.number >= element.last or os.path.exists(self._surplus_marker())
+
+    def _cancel_surplus(self) -> bool:
         """Cancel this array's elements that have not started: there is nothing left for them.
 
         Only those: an element that waits to be run *again* may own unfinished tasks.
+        Returns False when another slot has done it.
         """
         element = self._element
         job = os.environ.get("SLURM_ARRAY_JOB_ID")
+        try:
+            os.close(os.open(self._surplus_marker(), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+        except FileExistsError:
+            return False
         numbers = [
             int(name.split(".", 2)[1])
             for name in os.listdir(os.path.join(element.root, "slots"))
             if name.startswith(f"{element.round}.") and name.endswith(".jsonl")
         ]
         first = max(number for number in numbers if number <= element.last) + 1
-        if job is None or first > element.last:
-            return
-        offset = element.number - element.index
-        marker = os.path.join(element.root, "claims", str(element.round), f"surplus.{job}")
-        try:
-            os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
-        except FileExistsError:
-            return  # another slot does it
-        self._scheduler(
-            "scancel", "--state=PENDING", f"{job}_[{first - offset}-{element.last - offset}]"
-        )
+        if job is not None and first <= element.last:
+            offset = element.number - element.index
+            self._scheduler(
+                "scancel", "--state=PENDING", f"{job}_[{first - offset}-{element.last - offset}]"
+            )
+        return True
 
     def _requeue(self) -> None:
         """By `<array>_<index>`: the plain id would hit the whole array."""
@@ -460,9 +492,29 @@ def _result(path: str) -> "tuple[Optional[dict[str, Any]], Optional[str]]":
         found = json.loads(data)
     except ValueError as error:
         return None, f"result.json is not JSON: {error}"
+    except RecursionError:
+        return None, f"result.json is nested deeper than {MAX_DEPTH} levels"
     if not isinstance(found, dict):
         return None, "result.json holds no mapping of names to values"
+    if _too_deep(found, MAX_DEPTH):
+        return None, f"result.json is nested deeper than {MAX_DEPTH} levels"
     return found, None
+
+
+def _too_deep(value: Any, left: int) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return False
+    return left == 0 or any(_too_deep(item, left - 1) for item in value)
+
+
+def _is_empty(folder: str) -> bool:
+    """Whether it is a folder with nothing in it; a task may have removed its own."""
+    try:
+        return not os.listdir(folder)
+    except OSError:
+        return False
 
 
 def main(root: str, element: Element) -> int:
@@ -470,11 +522,12 @@ def main(root: str, element: Element) -> int:
     with open(os.path.join(root, "run.json"), encoding="utf-8") as file:
         settings = Settings(**json.load(file))
     signal.pthread_sigmask(signal.SIG_BLOCK, attempt.EVENTS)
+    begun = time.monotonic()
     code = 1
     for _ in range(MAX_WORKERS):
         worker = os.fork()
         if worker == 0:
-            _work(settings, element)
+            _work(settings, element, begun)
         while True:
             event = signal.sigwaitinfo(attempt.EVENTS)
             if event.si_signo != signal.SIGCHLD:
@@ -494,11 +547,11 @@ def main(root: str, element: Element) -> int:
     return code
 
 
-def _work(settings: Settings, element: Element) -> None:
+def _work(settings: Settings, element: Element, begun: float) -> None:
     """The forked worker's whole life; never returns."""
     code = 1
     try:
-        Worker(settings, element).run()
+        Worker(settings, element, begun).run()
         code = 0
     except (
         BaseException

@@ -6,6 +6,9 @@ import json
 import os
 from typing import Any, Optional
 
+#: Every reader of JSON has a limit.
+MAX_DEPTH = 64
+
 _journal: Optional[int] = None
 _journal_path: Optional[str] = None
 
@@ -16,7 +19,7 @@ def log(step: Optional[float] = None, **values: Any) -> None:
     Values are numbers, strings, booleans, None, or lists and dicts of them; scalars of NumPy and
     PyTorch are taken as numbers, arrays as lists. The last value of each name becomes a column of
     the results' table; all of them together are the task's series. Outside a task the values are
-    printed. Raises TypeError for a value that is none of these, naming it.
+    printed. Raises TypeError for a value that is none of these, or nested too deep, naming it.
     """
     plain = {name: _plain(name, value) for name, value in values.items()}
     path = os.environ.get("CLUSTERKIT_JOURNAL")
@@ -61,19 +64,21 @@ def _descriptor(path: str) -> int:
     return _journal
 
 
-def _plain(name: str, value: Any) -> Any:
+def _plain(name: str, value: Any, depth: int = 0) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         # Subclasses (numpy.float64 is a float, an IntEnum is an int) become what they stand for.
         if isinstance(value, float):
             return float(value)
         return value
+    if depth > MAX_DEPTH:
+        raise TypeError(f"clusterkit.log: {name} is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, dict):
-        return {str(key): _plain(f"{name}.{key}", item) for key, item in value.items()}
+        return {str(key): _plain(f"{name}.{key}", item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(name, item) for item in value]
+        return [_plain(name, item, depth + 1) for item in value]
     tolist = getattr(value, "tolist", None)  # NumPy, PyTorch, JAX: scalars and arrays
     if callable(tolist):
-        return _plain(name, tolist())
+        return _plain(name, tolist(), depth + 1)
     raise TypeError(
         f"clusterkit.log: {name} is a {type(value).__module__}.{type(value).__qualname__}; "
         "give a number, a string, or lists and dicts of them"

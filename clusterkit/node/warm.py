@@ -21,7 +21,9 @@ _SOCKET, _LOG = 3, 4  # descriptors of the warm process
 class Warm:
     """A warm process, as its slot sees it."""
 
-    def __init__(self, python: str, modules: list[str], env: dict[str, str], log: int) -> None:
+    def __init__(
+        self, python: str, script: str, modules: list[str], env: dict[str, str], log: int
+    ) -> None:
         self._modules = modules
         ours, theirs = socket.socketpair()
         # Move both out of the way of the fixed numbers that the child gets.
@@ -30,7 +32,7 @@ class Warm:
         try:
             self._pid = os.posix_spawn(
                 python,
-                [python, os.path.abspath(__file__), *modules],
+                [python, os.path.abspath(__file__), script, *modules],
                 env,
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -98,7 +100,10 @@ class Warm:
     def _receive(self) -> dict[str, Any]:
         """The next line, waiting for it."""
         while b"\n" not in self._received:
-            data = self._socket.recv(65536)
+            try:
+                data = self._socket.recv(65536)
+            except OSError:  # it was killed with a request of ours unread
+                data = b""
             if not data:
                 return {"error": "it ended; see the slot's log"}
             self._received += data
@@ -131,8 +136,11 @@ class WarmProcess:
             pass  # nobody is left in it
 
 
-def serve(modules: list[str]) -> None:
-    """The warm process: import, then fork a task for every request until the slot leaves."""
+def serve(script: str, modules: list[str]) -> None:
+    """The warm process: import, then fork a task for every request until the slot leaves.
+
+    Modules are found as `script` would find them: in its folder first.
+    """
     import importlib
     import time
 
@@ -140,6 +148,7 @@ def serve(modules: list[str]) -> None:
     os.dup2(_LOG, 2)
     channel = socket.socket(fileno=_SOCKET)
     requests = channel.makefile("rb")
+    sys.path[0] = os.path.dirname(os.path.abspath(script))
     try:
         for name in modules:
             importlib.import_module(name)
@@ -222,4 +231,4 @@ def _reseed() -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1:])
+    serve(sys.argv[1], sys.argv[2:])

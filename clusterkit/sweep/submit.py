@@ -31,7 +31,7 @@ from clusterkit.records import (
     Submission,
 )
 from clusterkit.store import Store
-from clusterkit.sweep import command, script
+from clusterkit.sweep import command, script, snapshot
 from clusterkit.transport import Connection, Content
 
 #: Seconds for which sbatch may think.
@@ -145,6 +145,7 @@ def submit(prepared: Prepared, store: Store, connection: Connection) -> Experime
     content.update({f"code/{name}": path for name, path in prepared.files.items()})
     try:
         connection.transport.put(content, experiment.root)
+        snapshot.verify(prepared.snapshot, prepared.files)
         store.add_experiment(
             experiment,
             grid=prepared.grid,
