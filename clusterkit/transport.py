@@ -55,9 +55,12 @@ class Transport(abc.ABC):
         cwd: str | None = None,
         timeout: float = 60.0,
         check: bool = True,
+        holding: Sequence[int] = (),
     ) -> Completed:
         """Run `argv` to its end; `env` is added to the machine's own environment.
 
+        `holding` are descriptors of this process that the command's process keeps open, so that a
+        lock on one lasts as long as the command, even when this process is killed.
         Raises CommandFailed when it cannot be started, takes longer than `timeout` seconds, or
         (with `check`) ends with a non-zero exit code.
         """
@@ -111,6 +114,7 @@ class Local(Transport):
         cwd: str | None = None,
         timeout: float = 60.0,
         check: bool = True,
+        holding: Sequence[int] = (),
     ) -> Completed:
         try:
             done = subprocess.run(
@@ -121,6 +125,7 @@ class Local(Transport):
                 cwd=cwd,
                 timeout=timeout,
                 check=False,
+                pass_fds=holding,
             )
         except FileNotFoundError as error:
             raise CommandFailed(argv, 127, "", f"{error.filename}: not found") from error
@@ -266,10 +271,17 @@ class Connection:
         cwd: str | None = None,
         timeout: float = 60.0,
         check: bool = True,
+        holding: Sequence[int] = (),
     ) -> Completed:
         """Run a command on the cluster's head with the cluster's environment."""
         return self.transport.run(
-            argv, input=input, env=self.env, cwd=cwd, timeout=timeout, check=check
+            argv,
+            input=input,
+            env=self.env,
+            cwd=cwd,
+            timeout=timeout,
+            check=check,
+            holding=holding,
         )
 
     def experiment(self, experiment: str) -> str:

@@ -361,12 +361,12 @@ def rerun_command(
                 else f"Nothing to run again: {tracking.counts(now)}."
             )
         return 0
-    submit.resubmit(experiment, tasks, store, connection)
+    count = submit.resubmit(experiment, tasks, store, connection)
     experiment = store.experiment(experiment.id)
     if wait:
         return _finish(store, experiment, tracking.wait(store, connection, experiment), as_json)
     if as_json:
         click.echo(json.dumps({"tasks": tasks}))
     else:
-        click.echo(f"Experiment {experiment.id}: {len(tasks)} tasks submitted again.")
+        click.echo(f"Experiment {experiment.id}: {count} tasks submitted again.")
     return 0

@@ -18,7 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from clusterkit.errors import StoreError, UnknownExperiment
+from clusterkit.errors import Busy, StoreError, UnknownExperiment
 from clusterkit.records import (
     Environment,
     Experiment,
@@ -211,6 +211,42 @@ class Store:
             {"job_id": job_id},
         )
         return replace(submission, job_id=job_id)
+
+    @contextmanager
+    def submitting(self, experiment: str) -> Iterator[int]:
+        """Hold the mark that somebody is about to submit; the descriptor that carries it.
+
+        The mark goes with the last process that has the descriptor open, however it ends. Raises
+        Busy when another process has it.
+        """
+        mark = self._mark(experiment)
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Busy(
+                    f"another clusterkit is submitting experiment {experiment} just now: "
+                    f"`clusterkit status {experiment}` shows it"
+                ) from error
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def being_submitted(self, experiment: str) -> bool:
+        """Whether a process, or a command that it started, holds the mark of `submitting`."""
+        try:
+            with self._mark(experiment).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def _mark(self, experiment: str) -> Path:
+        return self._path.parent / "experiments" / experiment / "submitting"
 
     # ---- tasks -------------------------------------------------------------------------------
 

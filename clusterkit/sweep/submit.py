@@ -31,7 +31,7 @@ from clusterkit.records import (
     Submission,
 )
 from clusterkit.store import Store
-from clusterkit.sweep import command, script, snapshot
+from clusterkit.sweep import command, script, snapshot, track
 from clusterkit.transport import Connection, Content
 
 #: Seconds for which sbatch may think.
@@ -146,15 +146,16 @@ def submit(prepared: Prepared, store: Store, connection: Connection) -> Experime
     try:
         connection.transport.put(content, experiment.root)
         snapshot.verify(prepared.snapshot, prepared.files)
-        store.add_experiment(
-            experiment,
-            grid=prepared.grid,
-            snapshot=prepared.snapshot,
-            environment=prepared.environment,
-            plan=asdict(plan),
-            submissions=prepared.submissions,
-        )
-        _sbatch(store, connection, experiment, plan, prepared.submissions)
+        with store.submitting(experiment.id) as mark:
+            store.add_experiment(
+                experiment,
+                grid=prepared.grid,
+                snapshot=prepared.snapshot,
+                environment=prepared.environment,
+                plan=asdict(plan),
+                submissions=prepared.submissions,
+            )
+            _sbatch(store, connection, experiment, plan, prepared.submissions, mark)
     except _RefusedError as refusal:
         store.remove_experiment(experiment.id)
         _remove(connection, experiment.root)
@@ -170,10 +171,26 @@ def submit(prepared: Prepared, store: Store, connection: Connection) -> Experime
 def resubmit(
     experiment: Experiment, tasks: Sequence[int], store: Store, connection: Connection
 ) -> int:
-    """A further round for some of an experiment's tasks; the round's number.
+    """A further round for some of an experiment's tasks; how many were submitted.
 
-    Raises SubmitError; then the tasks are as they were.
+    Tasks that another rerun has submitted meanwhile are left out. Raises SubmitError, then the
+    tasks are as they were, and Busy.
     """
+    with store.submitting(experiment.id) as mark:
+        again = {t.index for t in store.tasks(experiment.id) if t.state in track.AGAIN}
+        chosen = [task for task in tasks if task in again]
+        if chosen:
+            _resubmit(experiment, chosen, store, connection, mark)
+        return len(chosen)
+
+
+def _resubmit(
+    experiment: Experiment,
+    tasks: Sequence[int],
+    store: Store,
+    connection: Connection,
+    mark: int,
+) -> None:
     plan = Plan.load(store.plan(experiment.id))
     number = 1 + max((s.round for s in store.submissions(experiment.id)), default=-1)
     attempts = store.attempts(experiment.id)
@@ -184,12 +201,11 @@ def resubmit(
     connection.run(["rm", "-f", "--", f"{experiment.root}/cancelled"])
     store.begin_round(experiment.id, submissions, tasks)
     try:
-        _sbatch(store, connection, experiment, plan, submissions)
+        _sbatch(store, connection, experiment, plan, submissions, mark)
     except _RefusedError as refusal:
         store.drop_round(experiment.id, number, tasks, "its rerun was refused by sbatch")
         _remove(connection, folder)
         raise SubmitError(str(refusal)) from refusal
-    return number
 
 
 class _RefusedError(Exception):
@@ -202,6 +218,7 @@ def _sbatch(
     experiment: Experiment,
     plan: Plan,
     submissions: Sequence[Submission],
+    mark: int,
 ) -> None:
     done: list[Submission] = []
     for submission in submissions:
@@ -216,7 +233,7 @@ def _sbatch(
             options,
         )
         try:
-            answer = connection.run(argv, timeout=SBATCH_TIMEOUT)
+            answer = connection.run(argv, timeout=SBATCH_TIMEOUT, holding=[mark])
             job_id = slurm.parse_sbatch(answer.text)
         except CommandFailed as error:
             if error.returncode is None or "timed out" in error.stderr:

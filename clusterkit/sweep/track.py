@@ -6,7 +6,6 @@ all it ever will. A task is lost only when both agree.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,9 +16,6 @@ from clusterkit.slurm import JobElement
 from clusterkit.store import Store
 from clusterkit.transport import Connection
 
-#: For so long (seconds) an experiment without a job id may still be on its way to sbatch.
-UNDER_WAY = 130.0
-
 ALIVE = (TaskState.PENDING, TaskState.RUNNING)
 
 
@@ -29,6 +25,7 @@ class Look:
 
     submissions: tuple[Submission, ...]
     elements: tuple[JobElement, ...]
+    under_way: bool = False  # somebody was submitting just before
 
     @property
     def alive(self) -> bool:
@@ -57,6 +54,7 @@ class Look:
 
 def look(store: Store, connection: Connection, experiment: str) -> Look:
     """Ask the scheduler; ids that an interrupted submission did not record are found by name."""
+    under_way = store.being_submitted(experiment)  # before the scheduler is asked
     submissions = store.submissions(experiment)
     answer = connection.transport.run(
         slurm.squeue_argv(s.job_name for s in submissions),
@@ -77,7 +75,7 @@ def look(store: Store, connection: Connection, experiment: str) -> Look:
     ]
     if forgotten:
         elements += _accounted(connection, forgotten)
-    return Look(tuple(found), tuple(elements))
+    return Look(tuple(found), tuple(elements), under_way)
 
 
 def _accounted(connection: Connection, jobs: Iterable[int]) -> list[JobElement]:
@@ -89,16 +87,15 @@ def _accounted(connection: Connection, jobs: Iterable[int]) -> list[JobElement]:
 
 
 def judge(
-    experiment: Experiment, tasks: Sequence[TaskRow], seen: Look, now: float | None = None
+    experiment: Experiment, tasks: Sequence[TaskRow], seen: Look
 ) -> dict[int, tuple[TaskState, str]]:
     """States of tasks that nobody works on although no journal ended them. Pure.
 
     `tasks` must have been harvested after `seen`.
     """
-    unsubmitted = [s for s in seen.submissions if s.job_id is None]
-    age = (time.time() if now is None else now) - experiment.created.timestamp()
-    if unsubmitted and age < UNDER_WAY:
+    if seen.under_way:
         return {}
+    unsubmitted = any(s.job_id is None for s in seen.submissions)
     found: dict[int, tuple[TaskState, str]] = {}
     for task in tasks:
         if task.state is TaskState.RUNNING and task.slot is not None:
@@ -151,6 +148,7 @@ MISSING = frozenset(
     }
 )  # fmt: skip
 FAILED = frozenset({TaskState.FAILED, TaskState.TIMEOUT, TaskState.OUT_OF_MEMORY})
+AGAIN = MISSING | FAILED
 
 
 def choose(tasks: Iterable[TaskRow], *, missing: bool, failed: bool) -> list[int]:
