@@ -109,10 +109,17 @@ def _show_plan(home: Home, name: str, as_json: bool) -> None:
 @click.option("--harvest", is_flag=True, help="Harvest its experiments first.")
 @click.option("--discard", is_flag=True, help="Stop although results were not harvested.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_obj
 def stop_command(
-    home: Home, name: str, harvest: bool, discard: bool, yes: bool, as_json: bool
+    home: Home,
+    name: str,
+    harvest: bool,
+    discard: bool,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Cancel all jobs of the cluster NAME, end it, and prove that nothing of it is left.
 
@@ -121,6 +128,9 @@ def stop_command(
     if harvest and discard:
         raise UsageError("--harvest and --discard exclude each other")
     cluster.require_known(name, home)
+    if dry_run:
+        _show_end(home, name, as_json)
+        return
     _guard_unfinished(home, name, harvest, discard, yes)
     phases = _Phases(as_json)
     try:
@@ -138,6 +148,21 @@ def stop_command(
             f"Cluster {name!r} has ended: {stopped.jobs} jobs cancelled, {stopped.processes} "
             f"processes ended, none left, no port left; {stopped.seconds:.1f} s."
         )
+
+
+def _show_end(home: Home, name: str, as_json: bool) -> None:
+    status = lifecycle.status(home, name)
+    unfinished = _unharvested(home, name)
+    if as_json:
+        _print_json({**asdict(status), "unharvested": unfinished})
+        return
+    click.echo(
+        f"Cluster {name!r} is {status.state}: {status.running} running and {status.pending} "
+        f"waiting job elements would be cancelled."
+    )
+    if unfinished:
+        click.echo(f"not harvested: {', '.join(unfinished)}")
+    click.echo("Nothing was stopped (--dry-run).")
 
 
 def _guard_unfinished(home: Home, name: str, harvest: bool, discard: bool, yes: bool) -> None:

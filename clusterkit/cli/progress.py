@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -105,7 +106,8 @@ def _line(terminal: bool) -> Callable[[str], None]:
         nonlocal shown
         if terminal and (not text or time.monotonic() - shown >= 0.1):
             shown = time.monotonic()
-            click.echo(f"\r\033[K{text}", nl=False, err=True)
+            fitting = text[: shutil.get_terminal_size().columns - 1]
+            click.echo(f"\r\033[K{fitting}", nl=False, err=True)
 
     return show
 

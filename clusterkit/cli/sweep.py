@@ -43,6 +43,10 @@ from clusterkit.transport import Local
     "--min-slot-time", type=click.FloatRange(min=0), default=60.0, show_default=True,
     help="Seconds for which an element runs tasks before it makes room.",
 )  # fmt: skip
+@click.option(
+    "--grace", type=click.IntRange(min=0), default=60, show_default=True,
+    help="Seconds before the time limit at which a task gets SIGUSR1, if it handles it.",
+)  # fmt: skip
 @click.option("--python", help="Interpreter of the tasks [default: the active environment's].")
 @click.option("--max-points", type=click.IntRange(min=1), default=100_000, show_default=True)
 @click.option(
@@ -63,6 +67,7 @@ def parrun_command(
     alloc: str,
     pack: str,
     min_slot_time: float,
+    grace: int,
     python: str | None,
     max_points: int,
     max_snapshot: int,
@@ -99,6 +104,7 @@ def parrun_command(
             alloc=options,
             pack=pack == "on",
             min_slot_time=min_slot_time,
+            grace=grace,
         ),
         name=name or script.stem,
         message=message,
@@ -304,8 +310,9 @@ def logs_command(home: Home, experiment_name: str, task: int, follow: bool) -> i
 @click.command("cancel")
 @click.argument("experiment_name", metavar="[EXPERIMENT]", required=False)
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be cancelled.")
 @click.pass_obj
-def cancel_command(home: Home, experiment_name: str | None, yes: bool) -> None:
+def cancel_command(home: Home, experiment_name: str | None, yes: bool, dry_run: bool) -> None:
     """Cancel what is left of an experiment (without a name: the latest)."""
     store = Store(home.prepared().database)
     experiment = store.experiment(experiment_name)
@@ -314,6 +321,9 @@ def cancel_command(home: Home, experiment_name: str | None, yes: bool) -> None:
     now = tracking.progress(store, experiment)
     if now.finished:
         click.echo(f"Experiment {experiment.id} is finished: {tracking.counts(now)}.")
+        return
+    if dry_run:
+        click.echo(f"Experiment {experiment.id} would be cancelled: {tracking.counts(now)}.")
         return
     confirm(f"Cancel experiment {experiment.id} ({tracking.counts(now)})?", yes)
     track.cancel(store, connection, experiment)

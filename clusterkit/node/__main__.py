@@ -22,7 +22,11 @@ def main(argv: list[str]) -> int:
         offset, size = int(rest[0]), int(rest[1])
         index = int(os.environ["SLURM_ARRAY_TASK_ID"])
         element = slot.Element(
-            root=root, number=offset + index, last=offset + size - 1, index=index, **arguments
+            root=root,
+            number=offset + index,
+            last=offset + size - 1,
+            index=index,
+            **arguments,
         )
         return slot.main(root, element)
     from clusterkit.node import collect

@@ -65,19 +65,17 @@ class Journal:
 def records(data: bytes) -> Iterator[Record]:
     """The records of whole lines, in order; lines that are none are skipped."""
     for text in data.splitlines():
-        try:
-            record = json.loads(text)
-        except ValueError:
-            # A full disk may have cut a line and taken its end with it; the next one is whole.
-            start = text.rfind(b'{"k":')
-            if start <= 0:
-                continue
+        # A full disk may have cut a line and left no room to end it; the next record is whole.
+        start = 0
+        while start >= 0:
             try:
                 record = json.loads(text[start:])
             except ValueError:
+                start = text.find(b'{"k":"', start + 1)
                 continue
-        if isinstance(record, dict) and isinstance(record.get("k"), str):
-            yield record
+            if isinstance(record, dict) and isinstance(record.get("k"), str):
+                yield record
+            break
 
 
 def read(path: str) -> list[Record]:

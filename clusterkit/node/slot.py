@@ -25,6 +25,9 @@ from clusterkit.node.claims import Range
 BATCH_SECONDS = 0.5
 #: When a task takes longer than this (seconds), what was claimed behind it is given back.
 GIVE_BACK_AFTER = 2.0
+#: A task that was told to end (SIGTERM) is killed so long (seconds) after; SLURM itself kills the
+#: whole job after its KillWait, 30 s unless configured, and then nobody could write down why.
+KILL_AFTER = 8.0
 #: How often a killed worker is replaced.
 MAX_WORKERS = 3
 #: A result.json larger than this (bytes) is an error: large results are files.
@@ -98,6 +101,7 @@ class Worker:
         self._busy = 0.0  # seconds spent in tasks
         self._longest = 0.0
         self._warm: Any = None
+        self._kill_at: Optional[float] = None  # when a task that was told to end is killed
         self._current: Any = None  # the running process, for signals
         self._kills = memory.kills()
         self._spare: dict[str, str] = {}  # "out", "checkpoints" -> an empty folder to use again
@@ -164,6 +168,9 @@ class Worker:
 
     def _reason_to_stop(self) -> str:
         """Why no further task is started; "" when one is."""
+        for number in signal.sigpending() & {signal.SIGUSR1, signal.SIGTERM, signal.SIGINT}:
+            signal.sigwait({number})
+            self._on_signal(number)
         if self._ending:
             return f"the job is being ended ({self._ending})"
         if os.getppid() != self._parent:
@@ -227,6 +234,7 @@ class Worker:
             self._book.sync()
             if os.getppid() != self._parent:
                 self._end("CANCELLED", signal.SIGKILL)
+            self._watch_time()
             running = time.monotonic() - begun
             if running > GIVE_BACK_AFTER and behind.size and not gave_back:
                 gave_back = True
@@ -296,15 +304,32 @@ class Worker:
             self._programs[argv[0]] = program
         return attempt.spawn(program, argv, env, self._log.descriptor)
 
+    def _watch_time(self) -> None:
+        """Warn the task ahead of the time limit, and kill it when it does not end when told.
+
+        The slot does so itself: SLURM's own `--signal` may come a minute early (sbatch(1)). Only
+        processes that handle SIGUSR1 get it; any other would be killed by it, and may still finish.
+        """
+        now = time.monotonic()
+        limit = self._element.time_limit
+        if self._current is None:
+            return
+        late = limit and now - self._begun >= limit - self._element.grace
+        if late and self._ending is None:
+            self._ending = "TIMEOUT"
+            strays.warn(self._current.pid, signal.SIGUSR1)
+        if self._kill_at is not None and now >= self._kill_at:
+            self._current.kill(signal.SIGKILL)
+
     def _on_signal(self, number: int) -> None:
-        if number == signal.SIGUSR1:
+        if number == signal.SIGUSR1:  # somebody asked for it with a raw `--signal`
             self._end("TIMEOUT", signal.SIGUSR1)
         elif number in (signal.SIGTERM, signal.SIGINT):
             cancelled = os.path.exists(os.path.join(self._element.root, "cancelled"))
-            late = self._element.time_limit and (
-                time.monotonic() - self._begun >= self._element.time_limit
-            )
+            limit = self._element.time_limit
+            late = limit and time.monotonic() - self._begun >= limit - 1
             self._end("CANCELLED" if cancelled else "TIMEOUT" if late else "PREEMPTED", number)
+            self._kill_at = self._kill_at or time.monotonic() + KILL_AFTER
 
     def _end(self, state: str, number: int) -> None:
         """The slot is to end: the first cause counts, and the task is told."""

@@ -1,4 +1,4 @@
-"""Processes of tasks whose slot was killed: found in /proc by their environment, and ended."""
+"""Processes found in /proc: those of tasks whose slot was killed, those that handle a signal."""
 
 from __future__ import annotations
 
@@ -52,6 +52,24 @@ def end(experiment: str, slots: str) -> None:
     for descriptor in waiting:
         select.select([descriptor], [], [], 10.0)
         os.close(descriptor)
+
+
+def warn(group: int, number: int) -> None:
+    """Send a signal to those processes of a group that handle it, and to no other."""
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", encoding="ascii", errors="replace") as file:
+                fields = file.read().rpartition(")")[2].split()  # the name may hold anything
+            if int(fields[2]) != group:
+                continue
+            with open(f"/proc/{name}/status", encoding="ascii", errors="replace") as file:
+                caught = next(line for line in file if line.startswith("SigCgt:")).split()[1]
+            if int(caught, 16) >> (number - 1) & 1:
+                os.kill(int(name), number)
+        except (OSError, StopIteration):
+            continue  # it has ended, or is not ours
 
 
 def _alive(path: str) -> bool:

@@ -71,8 +71,6 @@ def _options(round_: Round, slurm: SlurmRequest) -> Sequence[tuple[str, str | bo
         "open-mode": "append",
         "requeue": True,
     }
-    if round_.time_limit and round_.grace:
-        ours = {**ours, "signal": f"B:USR1@{round_.grace}"}
     return [*ours.items(), *slurm.options.items()]
 
 

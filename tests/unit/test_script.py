@@ -101,10 +101,9 @@ def test_the_users_options_come_last_and_so_win() -> None:
     assert lines[-2:] == ["#SBATCH --output=/dev/null", "#SBATCH --signal=B:TERM@5"]
 
 
-def test_no_signal_without_a_time_limit() -> None:
-    assert "--signal=B:USR1@60" in script.render(PLAIN, SlurmRequest())
-    assert "--signal" not in script.render(replace(PLAIN, time_limit=0), SlurmRequest())
-    assert "--signal" not in script.render(replace(PLAIN, grace=0), SlurmRequest())
+def test_no_signal_by_the_scheduler() -> None:
+    """The slot itself watches the time limit: SLURM's signal may come a minute early."""
+    assert "--signal" not in script.render(PLAIN, SlurmRequest())
 
 
 def test_the_template_refuses_what_it_does_not_know(
