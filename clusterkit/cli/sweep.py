@@ -6,9 +6,10 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -78,14 +79,15 @@ def parrun_command(
     """Run SCRIPT once for every point of a grid, on CLUSTER [default: local]."""
     from clusterkit.sweep import environment, grid, snapshot, submit
 
-    options = _alloc(alloc)
-    cluster.require_known(cluster_name, home)
-    points = grid.load(grid_file, max_points=max_points)
     here = Local()
-    taken, files = snapshot.take(script, run=here, max_bytes=max_snapshot << 20)
-    connection = cluster.connect(cluster_name, home)
     interpreter = python or environment.caller_python(os.environ, sys.executable)
-    packages = environment.describe(interpreter, here)
+    options, points, (taken, files), packages, connection = _all(
+        lambda: _alloc(alloc),
+        lambda: grid.load(grid_file, max_points=max_points),
+        lambda: snapshot.take(script, run=here, max_bytes=max_snapshot << 20),
+        lambda: environment.describe(interpreter, here),
+        lambda: cluster.connect(cluster_name, home),
+    )
     cwd, relative = submit.place(taken, files, Path.cwd())
     prepared = submit.prepare(
         connection,
@@ -130,6 +132,23 @@ def parrun_command(
     return _finish(store, experiment, tracking.wait(store, connection, experiment), as_json)
 
 
+def _all(*steps: Callable[[], Any]) -> list[Any]:
+    """The results of all steps, or all their problems at once."""
+    results, problems = [], []
+    for step in steps:
+        try:
+            results.append(step())
+        except ClusterkitError as error:
+            problems.append(error)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        words = "\n".join(f"- {problem}" for problem in problems)
+        kind = UsageError if any(isinstance(p, UsageError) for p in problems) else ClusterkitError
+        raise kind(f"{len(problems)} things to mend, nothing was submitted:\n{words}")
+    return results
+
+
 def _alloc(text: str) -> tuple[str, ...]:
     try:
         words = tuple(shlex.split(text))
@@ -170,9 +189,9 @@ def _show(prepared: object, as_json: bool) -> None:
         + (" with uncommitted changes" if snapshot.diff else "")
     )
     click.echo(f"python: {prepared.environment.python} ({prepared.environment.version})")
-    click.echo("first tasks:")
-    for words in prepared.commands:
-        click.echo(f"  {shlex.join(words)}")
+    click.echo("first points:")
+    for point, words in zip(prepared.grid.points, prepared.commands, strict=False):
+        click.echo(f"  {json.dumps(point.params)}  ->  {shlex.join(words)}")
     click.echo(f"\n{prepared.script}\nNothing was submitted (--dry-run).")
 
 

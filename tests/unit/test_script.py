@@ -32,7 +32,7 @@ PLAIN = script.Round(
 )
 HOSTILE = replace(
     PLAIN,
-    root="/home/a b/it's $(touch pwned) `id` \"x\" ünï 100%/e",
+    root='/home/a b/it\'s $(touch pwned) `id` "x" ünï 100%/e',
     python="/opt/my python/bin/python3",
     program="-rf",
     time_limit=0,

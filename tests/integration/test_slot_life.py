@@ -124,7 +124,8 @@ def test_strays_of_a_living_slot_and_of_others_are_left_alone(tmp_path: Path) ->
     for one in (process, second):
         one.terminate()
         one.communicate(timeout=20)
-    assert made.ends()[0]["reason"] == "the job was ended from outside (killed by signal 15 (SIGTERM))"
+    reasons = {record["reason"] for record in made.records("end")}
+    assert reasons == {"the job was ended from outside (killed by signal 15 (SIGTERM))"}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -161,11 +162,10 @@ def test_elements_hand_over_after_their_time_and_surplus_is_cancelled(tmp_path: 
     made = sleeping(tmp_path / "e", [0.15] * 8, min_slot_time=0.2)
     for index in itertools.count():
         made.run(index)
-        if len(made.ends()) == 8:
+        if made.asked():
             break
-    assert 1 <= index <= 4
-    slots = {record["slot_name"] for record in made.records("start")}
-    assert len(slots) == index + 1
+    assert sorted(made.ends()) == list(range(8))
+    assert 2 <= index <= 5
     whys = [record["why"] for record in made.records("stop")]
     assert whys == ["the next element's turn"] * index + ["nothing is unclaimed"]
     assert made.asked() == [f"scancel --state=PENDING 77_[{index + 1}-7]"]
