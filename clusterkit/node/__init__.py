@@ -2,7 +2,7 @@
 
 The folder of an experiment, E, on the cluster's shared file system:
 
-    E/run.json               what is the same for every slot (see `slot.Settings`)
+    E/run.json               what is the same for every slot (see `worker.Settings`)
     E/code/                  the snapshot; every task's working directory
     E/tasks, E/tasks.idx     one JSON line a task; 8-byte little-endian offsets of the lines
     E/rounds/<round>/script  the batch script of a round's arrays

@@ -17,11 +17,11 @@ def main(argv: list[str]) -> int:
     program, root, text, *rest = argv
     arguments = json.loads(text)
     if program == "slot":
-        from clusterkit.node import slot
+        from clusterkit.node import slot, worker
 
         offset, size = int(rest[0]), int(rest[1])
         index = int(os.environ["SLURM_ARRAY_TASK_ID"])
-        element = slot.Element(
+        element = worker.Element(
             root=root,
             number=offset + index,
             last=offset + size - 1,

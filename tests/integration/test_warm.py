@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 from slot_experiment import SlotExperiment, wait_for
-from test_slot_life import children_of, started, worker_of
+from test_slot_life import children_of, gone, started, worker_of
 
 HEAVY = "import os; print('imported by', os.getpid(), flush=True); loaded = os.getpid()\n"
 
@@ -114,7 +114,7 @@ def test_a_killed_warm_process_costs_one_task_and_no_more(tmp_path: Path) -> Non
     words, _ = process.communicate(timeout=20)
     assert process.returncode == 0, words
     assert [made.ends()[n]["state"] for n in range(3)] == ["FAILED", "COMPLETED", "COMPLETED"]
-    wait_for(lambda: not Path(f"/proc/{task}").exists() or not children_of(task))
+    wait_for(lambda: gone(task))
     assert "cold" in made.log()
 
 
@@ -128,7 +128,7 @@ def test_a_killed_worker_leaves_no_warm_process(tmp_path: Path) -> None:
     process.communicate(timeout=20)
     assert [made.ends()[n]["state"] for n in range(3)] == ["COMPLETED"] * 3
     assert made.ends()[1]["attempt"] == 2
-    assert not Path(f"/proc/{server}").exists()
+    assert gone(server)
 
 
 def test_signals_reach_a_warm_task(tmp_path: Path) -> None:
