@@ -9,7 +9,7 @@ import difflib
 import fcntl
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -291,7 +291,7 @@ class Store:
             .group_by(table.c.task)
         )
         with self._reading() as connection:
-            return dict(connection.execute(query).tuples().all())
+            return {row[0]: row[1] for row in connection.execute(query)}
 
     def series(
         self, experiment: str
@@ -305,7 +305,7 @@ class Store:
         )
         with self._reading() as connection:
             for row in connection.execute(query):
-                yield row._tuple()
+                yield row[0], row[1], row[2], row[3], row[4]
 
     # ---- harvest -----------------------------------------------------------------------------
 
@@ -314,7 +314,7 @@ class Store:
         table = schema.journals
         query = sa.select(table.c.name, table.c.offset).where(table.c.experiment == experiment)
         with self._reading() as connection:
-            return dict(connection.execute(query).tuples().all())
+            return {row[0]: row[1] for row in connection.execute(query)}
 
     def apply(self, experiment: str, news: Iterable[JournalNews]) -> int:
         """Take in what journals say, in one transaction; how many records were new.
@@ -346,10 +346,11 @@ class Store:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
                 yield connection
+                connection.exec_driver_sql("COMMIT")
             except BaseException:
-                connection.exec_driver_sql("ROLLBACK")
+                with suppress(sa.exc.DBAPIError):  # a full disk has rolled it back already
+                    connection.exec_driver_sql("ROLLBACK")
                 raise
-            connection.exec_driver_sql("COMMIT")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -31,7 +32,8 @@ def run(engine: sa.Engine, database: Path) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         try:
             command.upgrade(config, "head")
+            connection.exec_driver_sql("COMMIT")
         except BaseException:
-            connection.exec_driver_sql("ROLLBACK")
+            with suppress(sa.exc.DBAPIError):  # a full disk has rolled it back already
+                connection.exec_driver_sql("ROLLBACK")
             raise
-        connection.exec_driver_sql("COMMIT")

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
+
+if TYPE_CHECKING:
+    from lab import Lab
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -90,3 +93,14 @@ def slurm_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield home
     finally:
         _run("stop", "local", "--yes", "--discard", home=home)
+
+
+@pytest.fixture
+def lab(slurm_home: Path, tmp_path: Path, clusterkit: Clusterkit) -> Iterator[Lab]:
+    """A user's project on the session's cluster."""
+    from lab import Lab, cancelled_after
+
+    made = Lab(slurm_home, tmp_path / "project", clusterkit)
+    made.folder.mkdir()
+    with cancelled_after(made):
+        yield made

@@ -225,6 +225,19 @@ def test_the_time_limit_signals_the_task_and_a_checkpoint_brings_it_back(tmp_pat
     assert ends[1]["state"] == "COMPLETED"
 
 
+def test_ended_at_the_time_limit(tmp_path: Path) -> None:
+    """The task takes no notice of the warning; SLURM ends the job at the limit."""
+    made = sleeping(tmp_path / "e", [60])
+    process = made.start(0, time_limit=1.2, grace=0.3)
+    wait_for(lambda: started(made, 1))
+    time.sleep(1.0)
+    process.terminate()
+    process.communicate(timeout=20)
+    end = made.ends()[0]
+    assert end["state"] == "TIMEOUT"
+    assert end["reason"].startswith("the job's time limit was reached")
+
+
 def test_without_a_checkpoint_a_timeout_is_the_end(tmp_path: Path) -> None:
     made = sleeping(tmp_path / "e", [60, 0])
     process = made.start(1, time_limit=3600, grace=60)  # the last element: nobody comes after it

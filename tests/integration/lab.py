@@ -1,0 +1,137 @@
+"""A project of a user's, and what tests ask about its experiments."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conftest import Clusterkit, command, environment
+from slot_experiment import wait_for
+
+from clusterkit.node import journal
+
+
+@dataclass
+class Lab:
+    home: Path
+    folder: Path
+    clusterkit: Clusterkit
+
+    def project(self, script: str, grid: str, name: str = "task.py") -> None:
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / name).write_text(script)
+        (self.folder / "grid.yaml").write_text(grid)
+
+    def call(self, *args: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
+        return self.clusterkit(*args, home=self.home, cwd=self.folder, **more)
+
+    def parrun(self, *args: str, name: str = "task.py", check: bool = True) -> dict[str, Any]:
+        done = self.call("parrun", name, "--grid", "grid.yaml", "--json", *args, check=check)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def rows(self, experiment: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.call("harvest", experiment, "--json").stdout)
+        return found
+
+    def states(self, experiment: str) -> list[str]:
+        return [row["state"] for row in self.rows(experiment)]
+
+    def status(self, experiment: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.call("status", experiment, "--json").stdout)
+        return found
+
+    def finished(self, experiment: str, seconds: float = 60) -> list[dict[str, Any]]:
+        """The rows, once nothing waits or runs any more."""
+        wait_for(lambda: self.status(experiment)["finished"], seconds)
+        return self.rows(experiment)
+
+    def popen(self, *args: str, **more: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command(*args),
+            env=environment(self.home),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            **more,
+        )
+
+    @property
+    def conf(self) -> Path:
+        return self.home / "clusters" / "local" / "slurm" / "slurm.conf"
+
+    def slurm(self, *argv: str) -> str:
+        done = subprocess.run(
+            argv, env=environment(None, {"SLURM_CONF": str(self.conf)}), capture_output=True,
+            text=True, check=True,
+        )  # fmt: skip
+        return done.stdout
+
+    def queued(self, job: str = "") -> list[str]:
+        """Elements that wait or run, of one experiment's jobs or all."""
+        name = [f"--name={job}"] if job else []
+        return self.slurm(
+            "squeue", "--noheader", "--array", "--states=PENDING,RUNNING", "--format=%i %T", *name
+        ).splitlines()
+
+    def root(self, experiment: str) -> Path:
+        return Path(self.status(experiment)["root"])
+
+    def records(self, root: Path, kind: str | None = None) -> list[journal.Record]:
+        found: list[journal.Record] = []
+        for path in sorted((root / "slots").glob("*.jsonl")):
+            found += journal.read(str(path))
+        return [record for record in found if kind is None or record["k"] == kind]
+
+    def completions(self, root: Path) -> list[int]:
+        """Tasks that ran to completion, each time that one did."""
+        return sorted(r["task"] for r in self.records(root, "end") if r["state"] == "COMPLETED")
+
+    def experiments(self) -> list[str]:
+        return [e["id"] for e in json.loads(self.call("history", "--json").stdout)]
+
+    def daemons(self) -> dict[str, int]:
+        facts = json.loads((self.home / "clusters" / "local" / "facts.json").read_text())
+        return {name: one["pid"] for name, one in facts["daemons"].items()}
+
+
+def node_processes(root: Path) -> list[int]:
+    """Supervisors and workers of an experiment's slots."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if os.fsencode(root) in words and b"slot" in words:
+            found.append(int(path.parent.name))
+    return sorted(found)
+
+
+def kill(pids: Sequence[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+@contextmanager
+def cancelled_after(lab: Lab) -> Iterator[None]:
+    """Whatever a test leaves in the queue is taken out, so that the next one finds room."""
+    try:
+        yield
+    finally:
+        try:
+            lab.slurm("scancel", "--user", str(os.getuid()))
+            wait_for(lambda: not lab.queued(), 30)
+        except (subprocess.CalledProcessError, AssertionError):
+            pass  # the test has broken SLURM itself, and says so

@@ -1,0 +1,207 @@
+"""Killed at any moment: no result lost, none twice, and the next command carries on."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Clusterkit
+from lab import Lab, kill, node_processes
+from slot_experiment import wait_for
+
+pytestmark = pytest.mark.slurm
+
+COUNT = 12
+SCRIPT = "import time, clusterkit; time.sleep(0.1); clusterkit.log(v=2 * clusterkit.params()['i'])"
+GRID = f"params: {{i: {{range: [0, {COUNT}]}}}}\n"
+
+
+def complete(lab: Lab, experiment: str) -> None:
+    """Every row is right, and no task was run to completion twice."""
+    rows = lab.rows(experiment)
+    assert [row["state"] for row in rows] == ["COMPLETED"] * len(rows)
+    assert [row["v"] for row in rows] == [2 * row["i"] for row in rows]
+    assert lab.completions(lab.root(experiment)) == list(range(len(rows)))
+
+
+def carry_on(lab: Lab, experiment: str) -> None:
+    """What a user would type."""
+    lab.finished(experiment)
+    lab.call("rerun", experiment, "--missing", "--wait", check=False)
+    complete(lab, experiment)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_parrun_killed(lab: Lab, seed: int) -> None:
+    """At random moments of a parrun, more of them around the call of sbatch."""
+    lab.project(SCRIPT, GRID)
+    chance = random.Random(seed)
+    seen = set(lab.experiments())
+    for delay in (chance.uniform(0.2, 0.45), chance.uniform(0.3, 0.6), chance.uniform(0.45, 0.9)):
+        process = lab.popen("parrun", "task.py", "--grid", "grid.yaml")
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+    made = [e for e in lab.experiments() if e not in seen]
+    for experiment in made:
+        carry_on(lab, experiment)
+
+
+def test_parrun_killed_before_and_while_sbatch_works(lab: Lab, tmp_path: Path) -> None:
+    """An sbatch that is slow: its parrun is killed, and it submits all the same."""
+    lab.project(SCRIPT, GRID)
+    seen = set(lab.experiments())
+    slow = tmp_path / "bin"
+    slow.mkdir()
+    real = subprocess.run(["which", "sbatch"], capture_output=True, text=True).stdout.strip()
+    sbatch = slow / "sbatch"
+    sbatch.write_text(f'#!/bin/sh\ntouch {tmp_path}/called\nsleep 1.5\nexec {real} "$@"\n')
+    sbatch.chmod(0o755)
+    path = os.environ["PATH"]
+    os.environ["PATH"] = f"{slow}{os.pathsep}{path}"
+    try:
+        process = lab.popen("parrun", "task.py", "--grid", "grid.yaml")
+        wait_for((tmp_path / "called").exists)
+    finally:
+        os.environ["PATH"] = path
+    process.kill()
+    process.wait()
+    (experiment,) = [e for e in lab.experiments() if e not in seen]
+    # It is not known yet whether it was submitted; so nothing is submitted again.
+    assert not lab.status(experiment)["finished"]
+    done = lab.call("rerun", experiment, "--missing", check=False)
+    assert "submitted again" not in done.stdout
+    rows = lab.finished(experiment)
+    assert [row["state"] for row in rows] == ["COMPLETED"] * COUNT
+    complete(lab, experiment)
+
+
+def test_parrun_whose_sbatch_was_killed_with_it(lab: Lab, tmp_path: Path) -> None:
+    lab.project(SCRIPT, GRID)
+    seen = set(lab.experiments())
+    slow = tmp_path / "bin"
+    slow.mkdir()
+    sbatch = slow / "sbatch"
+    sbatch.write_text(f"#!/bin/sh\ntouch {tmp_path}/called\nexec sleep 60\n")
+    sbatch.chmod(0o755)
+    path = os.environ["PATH"]
+    os.environ["PATH"] = f"{slow}{os.pathsep}{path}"
+    try:
+        process = lab.popen("parrun", "task.py", "--grid", "grid.yaml", start_new_session=True)
+        wait_for((tmp_path / "called").exists)
+    finally:
+        os.environ["PATH"] = path
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    (experiment,) = [e for e in lab.experiments() if e not in seen]
+    assert lab.states(experiment) == ["LOST"] * COUNT
+    assert "never submitted" in lab.rows(experiment)[0]["reason"]
+    carry_on(lab, experiment)
+
+
+def test_slots_killed(lab: Lab) -> None:
+    """Worker, supervisor, both, a task: one after the other, while the tasks run."""
+    lab.project(SCRIPT.replace("0.1", "0.5"), GRID)
+    experiment = lab.parrun()["id"]
+    root = lab.root(experiment)
+    chance = random.Random(1)
+    for moment in range(4):
+        wait_for(lambda: len(lab.records(root, "start")) > moment)  # noqa: B023
+        pids = node_processes(root)
+        if not pids:
+            break
+        kill(chance.sample(pids, min(len(pids), 1 + moment % 2)))
+        time.sleep(chance.uniform(0, 0.3))
+    carry_on(lab, experiment)
+
+
+def test_both_processes_of_a_slot_killed_its_task_goes_on_alone(lab: Lab, tmp_path: Path) -> None:
+    """The stray is ended before its task is run again."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    lab.project(
+        f"import os, time, clusterkit\nopen({str(marks)!r} + f'/{{os.getpid()}}', 'w')\n"
+        f"time.sleep(60 if len(os.listdir({str(marks)!r})) == 1 else 0)\nclusterkit.log(v=0)",
+        "params: {i: [0]}\n",
+    )
+    experiment = lab.parrun()["id"]
+    root = lab.root(experiment)
+    wait_for(lambda: list(marks.iterdir()))
+    pids = node_processes(root)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    kill(pids)
+    rows = lab.finished(experiment)
+    assert rows[0]["state"] == "LOST"
+    stray = int(next(marks.iterdir()).name)
+    assert Path(f"/proc/{stray}").exists()
+    lab.call("rerun", experiment, "--missing", "--wait")
+    complete(lab, experiment)
+    stat = Path(f"/proc/{stray}/stat")
+    assert not stat.exists() or ") Z " in stat.read_text()
+
+
+def test_harvest_killed_at_random_moments(lab: Lab) -> None:
+    count = 150
+    lab.project(
+        "import clusterkit\nfor s in range(20): clusterkit.log(v=2 * clusterkit.params()['i'], s=s)",
+        f"params: {{i: {{range: [0, {count}]}}}}\nrun: python {{script}} {{flags}}\n",
+    )
+    experiment = lab.parrun()["id"]
+    chance = random.Random(2)
+    for _ in range(8):
+        process = lab.popen("harvest", experiment)
+        time.sleep(chance.uniform(0.05, 0.5))
+        process.kill()
+        process.wait()
+    two = [lab.popen("harvest", experiment) for _ in range(3)]
+    assert [process.wait(timeout=60) for process in two] == [0, 0, 0]
+    lab.finished(experiment)
+    complete(lab, experiment)
+    code = f"import clusterkit; print(len(clusterkit.load({experiment!r}, series=True)))"
+    import sys
+
+    from conftest import environment
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(lab.home), capture_output=True, text=True
+    )
+    assert done.stdout.strip() == str(20 * count), done.stderr
+
+
+@pytest.fixture
+def own(tmp_path_factory: pytest.TempPathFactory, clusterkit: Clusterkit) -> Iterator[Lab]:
+    """A cluster whose daemons may be killed."""
+    from conftest import start_or_skip
+
+    home = tmp_path_factory.mktemp("own")
+    try:
+        start_or_skip(home)
+        lab = Lab(home, tmp_path_factory.mktemp("project"), clusterkit)
+        yield lab
+    finally:
+        clusterkit("stop", "local", "--yes", "--discard", home=home)
+
+
+def test_daemons_killed(own: Lab) -> None:
+    """slurmd, slurmctld, and both, while tasks run; `start` heals, and nothing is lost or twice."""
+    own.project(SCRIPT.replace("0.1", "0.7"), GRID)
+    for names in (("slurmd",), ("slurmctld",), ("slurmctld", "slurmd")):
+        experiment = own.parrun()["id"]
+        root = own.root(experiment)
+        wait_for(lambda: own.records(root, "end"))  # noqa: B023
+        daemons = own.daemons()
+        kill([daemons[name] for name in names])
+        told = own.call("parrun", "task.py", "--grid", "grid.yaml", check=False)
+        assert told.returncode == 1
+        assert "does not run any more" in told.stderr
+        assert "clusterkit start local" in told.stderr
+        own.call("start", "local")
+        wait_for(lambda: own.status(experiment)["finished"], 60)  # noqa: B023
+        carry_on(own, experiment)
