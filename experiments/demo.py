@@ -44,7 +44,7 @@ def main() -> None:
             words = ["--x", "width", "--y", "accuracy", "--by", "lr"]
             clusterkit(home, "harvest", "--to", str(table), "--plot", str(plot), *words)
         finally:
-            clusterkit(home, "stop", "local", "--yes")
+            clusterkit(home, "stop", "local", "--yes", "--discard")
     print(f"\nDone in {time.monotonic() - begun:.0f} s: {table} and {plot}")
 
 

@@ -261,7 +261,7 @@ def list_command(home: Home, as_json: bool) -> None:
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def ssh_command(home: Home, name: str, command: Sequence[str]) -> int:
-    r"""A shell on the head of the cluster NAME, or COMMAND there; its exit code is passed on.
+    """A shell on the head of the cluster NAME, or COMMAND there; its exit code is passed on.
 
     \b
       clusterkit ssh local

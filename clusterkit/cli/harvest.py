@@ -79,9 +79,9 @@ def _bring_in(store: Store, home: Home, wanted: Experiment) -> str | None:
     unreachable = None
     for experiment in store.experiments():
         if experiment.id == wanted.id:
-            unreachable = tracking.refresh_if_started(store, home, experiment)
+            unreachable = tracking.refresh_as_possible(store, home, experiment)
         elif set(counts.get(experiment.id, ())) - final:
-            tracking.refresh_if_started(store, home, experiment)
+            tracking.refresh_as_possible(store, home, experiment)
     return unreachable
 
 

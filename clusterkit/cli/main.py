@@ -78,7 +78,7 @@ class _Lazy(click.Group):
 @click.version_option(package_name="clusterkit", prog_name="clusterkit")
 @click.pass_context
 def cli(context: click.Context, debug: bool) -> None:
-    r"""A SLURM cluster of your own, a parameter grid on it, one table of results.
+    """A SLURM cluster of your own, a parameter grid on it, one table of results.
 
     \b
       clusterkit start local

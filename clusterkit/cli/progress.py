@@ -12,7 +12,7 @@ from contextlib import closing
 import click
 
 from clusterkit import cluster
-from clusterkit.errors import ClusterNotStarted
+from clusterkit.errors import ClusterNotStarted, TransportError
 from clusterkit.harvest import collect
 from clusterkit.paths import Home
 from clusterkit.records import Experiment, TaskState
@@ -38,13 +38,19 @@ def refresh(store: Store, connection: Connection, experiment: Experiment) -> tra
     return seen
 
 
-def refresh_if_started(store: Store, home: Home, experiment: Experiment) -> str | None:
-    """The same, or why the experiment's cluster cannot be asked."""
+def refresh_as_possible(store: Store, home: Home, experiment: Experiment) -> str | None:
+    """The same, or only what the files tell, and then why the cluster was not asked."""
     try:
-        connection = cluster.connect(experiment.cluster, home)
+        refresh(store, cluster.connect(experiment.cluster, home), experiment)
     except ClusterNotStarted as error:
+        try:
+            connection = cluster.connect(experiment.cluster, home, running=False)
+            collect.once(store, connection, experiment)
+        except (ClusterNotStarted, TransportError):
+            return str(error)
+        return None if progress(store, experiment).finished else str(error)
+    except TransportError as error:
         return str(error)
-    refresh(store, connection, experiment)
     return None
 
 

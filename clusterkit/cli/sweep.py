@@ -84,7 +84,7 @@ def parrun_command(
     options, points, (taken, files), packages, connection = _all(
         lambda: _alloc(alloc),
         lambda: grid.load(grid_file, max_points=max_points),
-        lambda: snapshot.take(script, run=here, max_bytes=max_snapshot << 20),
+        lambda: snapshot.take(script, run=here, max_bytes=max_snapshot << 20, without=home.root),
         lambda: environment.describe(interpreter, here),
         lambda: cluster.connect(cluster_name, home),
     )
@@ -121,14 +121,14 @@ def parrun_command(
             click.echo(json.dumps(_described(experiment, tracking.progress(store, experiment))))
         else:
             click.echo(
-                f"Experiment {experiment.id} ({experiment.name}): {experiment.tasks} tasks "
+                f"Experiment {experiment.id} ({experiment.name}): {_tasks(experiment.tasks)} "
                 f"submitted to {experiment.cluster}.\n"
                 f"`clusterkit status {experiment.id}` shows it, "
                 "`clusterkit harvest` brings the results."
             )
         return 0
     if not as_json:
-        click.echo(f"Experiment {experiment.id} ({experiment.name}): {experiment.tasks} tasks.")
+        click.echo(f"Experiment {experiment.id} ({experiment.name}): {_tasks(experiment.tasks)}.")
     return _finish(store, experiment, tracking.wait(store, connection, experiment), as_json)
 
 
@@ -147,6 +147,10 @@ def _all(*steps: Callable[[], Any]) -> list[Any]:
         kind = UsageError if any(isinstance(p, UsageError) for p in problems) else ClusterkitError
         raise kind(f"{len(problems)} things to mend, nothing was submitted:\n{words}")
     return results
+
+
+def _tasks(count: int) -> str:
+    return f"{count} task{'' if count == 1 else 's'}"
 
 
 def _alloc(text: str) -> tuple[str, ...]:
@@ -180,7 +184,7 @@ def _show(prepared: object, as_json: bool) -> None:
         return
     arrays = len(prepared.submissions)
     click.echo(
-        f"{experiment.tasks} tasks in {arrays} job array{'' if arrays == 1 else 's'} on "
+        f"{_tasks(experiment.tasks)} in {arrays} job array{'' if arrays == 1 else 's'} on "
         f"{experiment.cluster}; axes: {', '.join(experiment.axes) or 'none'}"
     )
     click.echo(
@@ -282,7 +286,11 @@ def _cluster_status(home: Home, name: str, as_json: bool) -> None:
         return
     click.echo(f"{status.name}  {status.provider}  {status.state}")
     for node in status.nodes:
-        click.echo(f"  {node}")
+        gres = f", {node.gres}" if node.gres else ""
+        click.echo(
+            f"  {node.name}: {node.state}, {node.cpus_busy} of {node.cpus} CPUs busy, "
+            f"{node.memory / 1024:.1f} GiB{gres}"
+        )
     click.echo(f"  jobs: {status.running} running, {status.pending} waiting")
     if status.problem:
         click.echo(f"  {status.problem}")
@@ -299,10 +307,10 @@ def logs_command(home: Home, experiment_name: str, task: int, follow: bool) -> i
     experiment = store.experiment(experiment_name)
     if task >= experiment.tasks:
         raise UsageError(f"experiment {experiment.id} has tasks 0 to {experiment.tasks - 1}")
-    connection = cluster.connect(experiment.cluster, home)
-    tracking.refresh(store, connection, experiment)
+    dead = tracking.refresh_as_possible(store, home, experiment)
+    connection = cluster.connect(experiment.cluster, home, running=False)
     row = store.tasks(experiment.id)[task]
-    if follow and row.slot is None:
+    if follow and not dead and row.slot is None:
         for _ in tracking.watch(store, connection, experiment):
             row = store.tasks(experiment.id)[task]
             if row.slot is not None:
@@ -385,7 +393,7 @@ def rerun_command(
         else:
             said = ", ".join(map(str, tasks[:20])) + (" ..." if len(tasks) > 20 else "")
             click.echo(
-                f"{len(tasks)} tasks would run again: {said}"
+                f"{_tasks(len(tasks))} would run again: {said}"
                 if tasks
                 else f"Nothing to run again: {tracking.counts(now)}."
             )
@@ -397,5 +405,5 @@ def rerun_command(
     if as_json:
         click.echo(json.dumps({"tasks": tasks}))
     else:
-        click.echo(f"Experiment {experiment.id}: {count} tasks submitted again.")
+        click.echo(f"Experiment {experiment.id}: {_tasks(count)} submitted again.")
     return 0

@@ -49,8 +49,10 @@ def require_known(name: str, home: Home) -> None:
     )
 
 
-def connect(name: str, home: Home) -> Connection:
+def connect(name: str, home: Home, *, running: bool = True) -> Connection:
     """The cluster `name`, ready for commands. Runs none itself, so it is quick.
+
+    Without `running`, its daemons may be dead: its files can be read all the same.
 
     Raises UnknownCluster, or ClusterNotStarted when it was not started or its daemons have died.
     """
@@ -63,7 +65,7 @@ def connect(name: str, home: Home) -> Connection:
         raise ClusterNotStarted(
             f"the cluster {name!r} is not started. Start it with `clusterkit start {name}`."
         )
-    for daemon, one in facts.daemons.items():
+    for daemon, one in facts.daemons.items() if running else ():
         process = processes.look(one.pid)
         if process is None or process.start != one.start:
             raise ClusterNotStarted(

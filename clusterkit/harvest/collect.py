@@ -6,7 +6,7 @@ import json
 from collections.abc import Generator, Iterator
 from typing import IO
 
-from clusterkit.errors import TransportError
+from clusterkit.errors import CommandFailed, TransportError
 from clusterkit.records import Experiment
 from clusterkit.store import JournalNews, Store
 from clusterkit.transport import Connection
@@ -25,9 +25,15 @@ def follow(
     argv = [connection.python, "-I", "-S", program, "collect", experiment.root]
     argv.append(json.dumps({"follow": forever}))
     offsets = json.dumps(store.offsets(experiment.id)).encode() + b"\n"
-    with connection.transport.stream(argv, input=offsets, env=connection.env) as stream:
-        for news in _passes(stream):
-            yield store.apply(experiment.id, news) if news else 0
+    try:
+        with connection.transport.stream(argv, input=offsets, env=connection.env) as stream:
+            for news in _passes(stream):
+                yield store.apply(experiment.id, news) if news else 0
+    except CommandFailed as error:
+        raise TransportError(
+            f"the files of experiment {experiment.id} cannot be read on {experiment.cluster}: "
+            f"{error.stderr.strip() or error}"
+        ) from error
 
 
 def once(store: Store, connection: Connection, experiment: Experiment) -> int:

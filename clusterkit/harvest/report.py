@@ -69,7 +69,7 @@ def plot(made: Table, axes: Axes, target: Path, title: str) -> None:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise ClusterkitError("plots need matplotlib: pip install 'clusterkit[plot]'") from error
+        raise ClusterkitError("plots need matplotlib: pip install matplotlib") from error
     groups = _groups(made, axes)
     if not groups:
         raise ClusterkitError("no task is completed yet: there is nothing to draw")

@@ -49,5 +49,9 @@ def main(argv: list[str]) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
+    except FileNotFoundError as error:
+        if sys.argv[1:2] == ["slot"]:
+            raise  # its traceback is kept in the slot's own output
+        sys.exit(f"{error.filename}: not found")
     except BrokenPipeError:
         os._exit(141)  # the reader left

@@ -25,6 +25,10 @@ GIVE_BACK_AFTER = 2.0
 KILL_AFTER = 8.0
 
 
+#: What a slot is told with that it shall end.
+TOLD_TO_END = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+
+
 class Settings(NamedTuple):
     """`run.json`: what is the same for all slots of an experiment."""
 
@@ -135,13 +139,11 @@ class Worker:
 
     def _reason_to_stop(self) -> str:
         """Why no further task is started; "" when one is."""
-        for number in signal.sigpending() & {signal.SIGUSR1, signal.SIGTERM, signal.SIGINT}:
-            signal.sigwait({number})
-            self._on_signal(number)
+        self._take_signals(0.0)
         if self._ending:
             return f"the job is being ended ({self._ending})"
         if os.getppid() != self._parent:
-            self._ending = "CANCELLED"
+            self._ending = "PREEMPTED"
             return "its supervisor was killed"
         if not self._ran:
             return ""
@@ -200,7 +202,7 @@ class Worker:
             self._log.bound()
             self._book.sync()
             if os.getppid() != self._parent:
-                self._end("CANCELLED", signal.SIGKILL)
+                self._end("PREEMPTED", signal.SIGKILL)
             self._watch_time()
             running = time.monotonic() - begun
             if running > GIVE_BACK_AFTER and behind.size and not gave_back:
@@ -288,6 +290,15 @@ class Worker:
         if self._kill_at is not None and now >= self._kill_at:
             self._current.kill(signal.SIGKILL)
 
+    def _take_signals(self, patience: float) -> None:
+        """See signals that came while no task was waited for, or come within `patience` seconds."""
+        while True:
+            event = signal.sigtimedwait(TOLD_TO_END, patience)
+            if event is None:
+                return
+            self._on_signal(event.si_signo)
+            patience = 0.0
+
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGUSR1:  # somebody asked for it with a raw `--signal`
             self._end("TIMEOUT", signal.SIGUSR1)
@@ -307,6 +318,11 @@ class Worker:
     def _judge(self, ended: attempt.Outcome) -> "tuple[str, Optional[str]]":
         if ended.exit == 0:
             return "COMPLETED", None
+        # The scheduler signals a job's processes one by one: the task may go before its slot hears.
+        by_signal = ended.signal in TOLD_TO_END or ended.signal == signal.SIGKILL
+        self._take_signals(0.5 if by_signal and not self._ending else 0.0)
+        if os.path.exists(os.path.join(self._element.root, "cancelled")):
+            self._ending = "CANCELLED"
         if ended.signal == signal.SIGKILL and self._killed_for_memory():
             return "OUT_OF_MEMORY", "killed by the kernel: its memory limit was reached"
         if self._ending:

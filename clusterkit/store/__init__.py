@@ -273,12 +273,26 @@ class Store:
                 _set_states(connection, experiment, states)
 
     def pace(self, experiment: str) -> tuple[float, float, int] | None:
-        """When the first attempt began, when the last one ended, and how many have ended."""
+        """When the latest round's first attempt began, its last one ended, and how many ended.
+
+        Attempts that were cut short tell nothing of the pace and do not count.
+        """
         table = schema.attempts
-        query = sa.select(
-            sa.func.min(table.c.started), sa.func.max(table.c.ended), sa.func.count(table.c.ended)
-        ).where(table.c.experiment == experiment)
+        rounds = sa.select(sa.func.max(schema.submissions.c.round)).where(
+            schema.submissions.c.experiment == experiment
+        )
+        ended = (TaskState.COMPLETED, TaskState.FAILED, TaskState.OUT_OF_MEMORY)
         with self._reading() as connection:
+            latest = connection.execute(rounds).scalar()
+            query = sa.select(
+                sa.func.min(table.c.started),
+                sa.func.max(table.c.ended),
+                sa.func.count(table.c.ended),
+            ).where(
+                table.c.experiment == experiment,
+                table.c.slot.startswith(f"{latest}."),
+                table.c.state.in_(ended),
+            )
             first, last, count = connection.execute(query).one()
             return None if first is None or last is None else (first, last, count)
 

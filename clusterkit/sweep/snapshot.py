@@ -11,7 +11,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -37,18 +37,19 @@ _ATTEMPTS: Final = 3
 
 
 def take(
-    script: Path, *, run: Transport, max_bytes: int = MAX_BYTES
+    script: Path, *, run: Transport, max_bytes: int = MAX_BYTES, without: Path | None = None
 ) -> tuple[Snapshot, dict[str, Path]]:
     """What is there, and its files: relative posix path -> file on this machine.
 
-    `run` is this machine. Raises UsageError when there is no such script, the files are larger
-    than `max_bytes` together, one cannot be shipped (a link that leads out, a name that is not
-    UTF-8, no permission), or they change faster than they can be read.
+    `run` is this machine; `without` is a folder that is never code (the data folder). Raises
+    UsageError when there is no such script, the files are larger than `max_bytes` together, one
+    cannot be shipped (a link that leads out, a name that is not UTF-8, no permission), or they
+    change faster than they can be read.
     """
     where = _script(script)
     for attempt in range(_ATTEMPTS):
         try:
-            return _take(where, run, max_bytes)
+            return _take(where, run, max_bytes, without)
         except _ChangedError as error:
             if attempt == _ATTEMPTS - 1:
                 raise UsageError(
@@ -107,9 +108,15 @@ def _script(script: Path) -> Path:
         raise UsageError(f"{script}: cannot be read: {error}") from error
 
 
-def _take(script: Path, run: Transport, max_bytes: int) -> tuple[Snapshot, dict[str, Path]]:
+def _take(
+    script: Path, run: Transport, max_bytes: int, without: Path | None
+) -> tuple[Snapshot, dict[str, Path]]:
     project = _with_git(script.parent, run) or _without_git(script.parent)
     name = script.relative_to(project.top).as_posix()
+    if without is not None and without.resolve().is_relative_to(project.top):
+        inside = f"{without.resolve().relative_to(project.top).as_posix()}/"
+        names = tuple(name for name in project.names if not name.startswith(inside))
+        project = replace(project, names=names)
     _check_names(project.names)
     files = _present(project)
     if name not in files:

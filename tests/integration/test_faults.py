@@ -6,12 +6,13 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Clusterkit
+from conftest import Clusterkit, environment, start_or_skip
 from lab import Lab, kill, node_processes
 from slot_experiment import wait_for
 
@@ -53,55 +54,40 @@ def test_parrun_killed(lab: Lab, seed: int) -> None:
         carry_on(lab, experiment)
 
 
-def test_parrun_killed_before_and_while_sbatch_works(lab: Lab, tmp_path: Path) -> None:
-    """An sbatch that is slow: its parrun is killed, and it submits all the same."""
+def sbatch_of(process: subprocess.Popen[bytes]) -> int | None:
+    """The sbatch that a parrun waits for."""
+    try:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        return next(
+            (int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text() == "sbatch\n"), None
+        )
+    except OSError:
+        return None
+
+
+@pytest.mark.parametrize("victims", ["parrun", "parrun and sbatch"])
+def test_parrun_killed_while_sbatch_waits_for_the_controller(lab: Lab, victims: str) -> None:
+    """The controller has the request, and answers when nobody listens any more."""
     lab.project(SCRIPT, GRID)
     seen = set(lab.experiments())
-    slow = tmp_path / "bin"
-    slow.mkdir()
-    real = subprocess.run(["which", "sbatch"], capture_output=True, text=True).stdout.strip()
-    sbatch = slow / "sbatch"
-    sbatch.write_text(f'#!/bin/sh\ntouch {tmp_path}/called\nsleep 1.5\nexec {real} "$@"\n')
-    sbatch.chmod(0o755)
-    path = os.environ["PATH"]
-    os.environ["PATH"] = f"{slow}{os.pathsep}{path}"
+    controller = lab.daemons()["slurmctld"]
+    os.kill(controller, signal.SIGSTOP)
     try:
         process = lab.popen("parrun", "task.py", "--grid", "grid.yaml")
-        wait_for((tmp_path / "called").exists)
+        sbatch = wait_for(lambda: sbatch_of(process))
+        wait_for(lambda: "poll" in Path(f"/proc/{sbatch}/wchan").read_text())
+        process.kill()
+        process.wait()
+        (experiment,) = [e for e in lab.experiments() if e not in seen]
+        if victims == "parrun":
+            again = lab.popen("rerun", experiment, "--missing")
+            time.sleep(0.5)
+        else:
+            os.kill(sbatch, signal.SIGKILL)
     finally:
-        os.environ["PATH"] = path
-    process.kill()
-    process.wait()
-    (experiment,) = [e for e in lab.experiments() if e not in seen]
-    # It is not known yet whether it was submitted; so nothing is submitted again.
-    assert not lab.status(experiment)["finished"]
-    done = lab.call("rerun", experiment, "--missing", check=False)
-    assert "submitted again" not in done.stdout
-    rows = lab.finished(experiment)
-    assert [row["state"] for row in rows] == ["COMPLETED"] * COUNT
-    complete(lab, experiment)
-
-
-def test_parrun_whose_sbatch_was_killed_with_it(lab: Lab, tmp_path: Path) -> None:
-    lab.project(SCRIPT, GRID)
-    seen = set(lab.experiments())
-    slow = tmp_path / "bin"
-    slow.mkdir()
-    sbatch = slow / "sbatch"
-    sbatch.write_text(f"#!/bin/sh\ntouch {tmp_path}/called\nexec sleep 60\n")
-    sbatch.chmod(0o755)
-    path = os.environ["PATH"]
-    os.environ["PATH"] = f"{slow}{os.pathsep}{path}"
-    try:
-        process = lab.popen("parrun", "task.py", "--grid", "grid.yaml", start_new_session=True)
-        wait_for((tmp_path / "called").exists)
-    finally:
-        os.environ["PATH"] = path
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    (experiment,) = [e for e in lab.experiments() if e not in seen]
-    assert lab.states(experiment) == ["LOST"] * COUNT
-    assert "never submitted" in lab.rows(experiment)[0]["reason"]
+        os.kill(controller, signal.SIGCONT)
+    if victims == "parrun":
+        again.wait(timeout=30)
     carry_on(lab, experiment)
 
 
@@ -165,10 +151,6 @@ def test_harvest_killed_at_random_moments(lab: Lab) -> None:
     lab.finished(experiment)
     complete(lab, experiment)
     code = f"import clusterkit; print(len(clusterkit.load({experiment!r}, series=True)))"
-    import sys
-
-    from conftest import environment
-
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment(lab.home), capture_output=True, text=True
     )
@@ -178,8 +160,6 @@ def test_harvest_killed_at_random_moments(lab: Lab) -> None:
 @pytest.fixture
 def own(tmp_path_factory: pytest.TempPathFactory, clusterkit: Clusterkit) -> Iterator[Lab]:
     """A cluster whose daemons may be killed."""
-    from conftest import start_or_skip
-
     home = tmp_path_factory.mktemp("own")
     try:
         start_or_skip(home)
