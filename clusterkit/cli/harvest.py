@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
+from clusterkit import cluster
 from clusterkit.cli import progress as tracking
 from clusterkit.errors import UsageError
-from clusterkit.harvest import report, table
+from clusterkit.harvest import files, report, table
 from clusterkit.paths import Home
 from clusterkit.records import Experiment, TaskState
 from clusterkit.store import Store
@@ -26,6 +27,10 @@ MOST_GROUPS = 40
 @click.option(
     "--to", "target", type=click.Path(path_type=Path), help="Write a .csv, .json or .parquet."
 )
+@click.option("--files", "pattern", help="Gather files of the tasks' folders, such as '*.npz'.")
+@click.option(
+    "--into", type=click.Path(path_type=Path), help="Where to [default: <name>-<id>/<task>/...]."
+)
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw a .png, .svg or .pdf.")
 @click.option("--x", help="Parameter on the plot's x axis [default: the first one that varies].")
 @click.option("--y", help="Result on the plot's y axis [default: accuracy, loss, or the first].")
@@ -36,6 +41,8 @@ def harvest_command(
     home: Home,
     experiment_name: str | None,
     target: Path | None,
+    pattern: str | None,
+    into: Path | None,
     plot: Path | None,
     x: str | None,
     y: str | None,
@@ -47,9 +54,16 @@ def harvest_command(
         table.check_target(target)
     if plot is None and (x or y or by):
         raise UsageError("--x, --y and --by are for --plot FILE")
+    if into is not None and pattern is None:
+        raise UsageError("--into is for --files PATTERN")
     store = Store(home.prepared().database)
     experiment = store.experiment(experiment_name)
     unreachable = _bring_in(store, home, experiment)
+    if pattern is not None:
+        connection = cluster.connect(experiment.cluster, home, running=False)
+        folder = into or Path(f"{experiment.name}-{experiment.id}".replace("/", "-"))
+        new, all_ = files.gather(connection, experiment, pattern, folder)
+        click.echo(f"{folder}: {new} new files, {all_} in all", err=as_json)
     made = table.build(experiment, store.tasks(experiment.id))
     if target is not None:
         table.write(made, target)

@@ -1,4 +1,4 @@
-"""The programs of a node: `slot`, `collect`, `log`. Run by path, with `python -I -S`."""
+"""The programs of a node: `slot`, `collect`, `files`, `log`. Run by path, with `python -I -S`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ def main(argv: list[str]) -> int:
     if program == "collect":
         offsets = json.loads(sys.stdin.readline() or "{}")
         collect.send(root, offsets, arguments["follow"], sys.stdout.buffer)
+        return 0
+    if program == "files":
+        from clusterkit.node import files
+
+        known = json.loads(sys.stdin.readline() or "{}")
+        files.send(root, arguments["pattern"], known, sys.stdout.buffer)
         return 0
     if program == "log":
         try:
