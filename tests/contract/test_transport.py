@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,8 @@ from clusterkit.transport import Local, Transport
 
 
 @pytest.fixture(params=["local"])
-def transport(request: pytest.FixtureRequest) -> Iterator[Transport]:
-    yield {"local": Local}[request.param]()
+def transport(request: pytest.FixtureRequest) -> Transport:
+    return {"local": Local}[request.param]()
 
 
 def test_run_gives_output_as_bytes(transport: Transport) -> None:
@@ -71,11 +70,11 @@ def test_put_is_all_or_nothing(transport: Transport, tmp_path: Path) -> None:
     assert (target / "a b" / "é").read_bytes() == b"1"
     assert os.access(target / "s.sh", os.X_OK)
     transport.put({"other": b"2"}, str(target))  # it is there already: left as it is
-    assert sorted(os.listdir(target)) == ["a b", "s.sh"]
+    assert sorted(path.name for path in target.iterdir()) == ["a b", "s.sh"]
     with pytest.raises(TransportError, match="cannot be written"):
         transport.put({"x": b"", "gone": tmp_path / "nowhere"}, str(tmp_path / "new"))
     assert not (tmp_path / "new").exists()
-    assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_stream_is_read_while_the_command_runs(transport: Transport) -> None:

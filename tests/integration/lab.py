@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,10 +118,8 @@ def node_processes(root: Path) -> list[int]:
 
 def kill(pids: Sequence[int]) -> None:
     for pid in pids:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 @contextmanager
@@ -130,8 +128,7 @@ def cancelled_after(lab: Lab) -> Iterator[None]:
     try:
         yield
     finally:
-        try:
+        # A test that has broken SLURM itself says so.
+        with suppress(subprocess.CalledProcessError, AssertionError):
             lab.slurm("scancel", "--user", str(os.getuid()))
             wait_for(lambda: not lab.queued(), 30)
-        except (subprocess.CalledProcessError, AssertionError):
-            pass  # the test has broken SLURM itself, and says so

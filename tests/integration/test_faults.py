@@ -38,11 +38,10 @@ def carry_on(lab: Lab, experiment: str) -> None:
     complete(lab, experiment)
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_parrun_killed(lab: Lab, seed: int) -> None:
+def test_parrun_killed(lab: Lab) -> None:
     """At random moments of a parrun, more of them around the call of sbatch."""
     lab.project(SCRIPT, GRID)
-    chance = random.Random(seed)
+    chance = random.Random(0)
     seen = set(lab.experiments())
     for delay in (chance.uniform(0.2, 0.45), chance.uniform(0.3, 0.6), chance.uniform(0.45, 0.9)):
         process = lab.popen("parrun", "task.py", "--grid", "grid.yaml")
@@ -59,7 +58,8 @@ def sbatch_of(process: subprocess.Popen[bytes]) -> int | None:
     try:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         return next(
-            (int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text() == "sbatch\n"), None
+            (int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text() == "sbatch\n"),
+            None,
         )
     except OSError:
         return None
@@ -136,7 +136,8 @@ def test_both_processes_of_a_slot_killed_its_task_goes_on_alone(lab: Lab, tmp_pa
 def test_harvest_killed_at_random_moments(lab: Lab) -> None:
     count = 150
     lab.project(
-        "import clusterkit\nfor s in range(20): clusterkit.log(v=2 * clusterkit.params()['i'], s=s)",
+        "import clusterkit; i = clusterkit.params()['i']\n"
+        "for s in range(20): clusterkit.log(v=2 * i, s=s)",
         f"params: {{i: {{range: [0, {count}]}}}}\nrun: python {{script}} {{flags}}\n",
     )
     experiment = lab.parrun()["id"]

@@ -32,7 +32,8 @@ def test_while_tasks_run(lab: Lab) -> None:
     go.touch()
     assert [row["v"] for row in lab.finished(experiment)] == [2, 2]
     code = (
-        f"import clusterkit; f = clusterkit.load({experiment!r}); s = clusterkit.load(series=True)\n"
+        f"import clusterkit; f = clusterkit.load({experiment!r})\n"
+        "s = clusterkit.load(series=True)\n"
         "print(f.v.tolist(), f.state.unique().tolist(), s.v.tolist(), s.step.tolist())"
     )
     shown = subprocess.run(

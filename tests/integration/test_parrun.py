@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -45,10 +46,23 @@ def test_three_ways_of_giving_results(lab: Lab) -> None:
 
 
 def test_hostile_values_arrive_as_they_are(lab: Lab) -> None:
-    values = ["a b", "'q' \"d\"", "$(touch pwned)", "`id`", "l1\nl2", "é☃", "-x", "", "%j", "\\n", "*"]
+    values = [
+        "a b",
+        "'q' \"d\"",
+        "$(touch pwned)",
+        "`id`",
+        "l1\nl2",
+        "é☃",
+        "-x",
+        "",
+        "%j",
+        "\\n",
+        "*",
+    ]
     name = "it's a $(touch pwned) tésk.py"
     script = (
-        "import json, os, sys; json.dump({'argv': sys.argv, 'env': os.environ['CLUSTERKIT_PARAMS']},"
+        "import json, os, sys\n"
+        "json.dump({'argv': sys.argv, 'env': os.environ['CLUSTERKIT_PARAMS']},"
         " open(os.environ['CLUSTERKIT_OUT'] + '/result.json', 'w'))"
     )
     lab.project(script, f"params:\n  text: {json.dumps(values)}\n", name)
@@ -88,21 +102,23 @@ def test_a_long_min_slot_time_takes_no_more_elements_than_processors(lab: Lab) -
 
 def test_throttle(lab: Lab) -> None:
     lab.project(
-        "import time, clusterkit; a = time.time(); time.sleep(0.3); clusterkit.log(a=a, b=time.time())",
+        "import time, clusterkit\na = time.time(); time.sleep(0.3)\n"
+        "clusterkit.log(a=a, b=time.time())",
         "params: {i: {range: [0, 4]}}\nslurm: {throttle: 1}\n",
     )
     done = lab.parrun("--wait", "--pack", "off")
     times = sorted((row["a"], row["b"]) for row in lab.rows(done["id"]))
     assert all(
-        end <= begin for (_, end), (begin, _) in zip(times, times[1:], strict=False)
+        end <= begin for (_, end), (begin, _) in itertools.pairwise(times)
     )  # one after the other
 
 
 def test_cancel_and_rerun(lab: Lab) -> None:
     go = lab.folder / "go"
     lab.project(
-        f"import os, sys, time\nif '3' in sys.argv and not os.path.exists({str(go)!r}): sys.exit(5)\n"
-        f"while not os.path.exists({str(go)!r}) and '0' not in sys.argv: time.sleep(0.05)",
+        f"import os, sys, time\ngo = lambda: os.path.exists({str(go)!r})\n"
+        "if '3' in sys.argv and not go(): sys.exit(5)\n"
+        "while not go() and '0' not in sys.argv: time.sleep(0.05)",
         "params: {i: [3, 0, 1, 2, 4]}\n",
     )
     experiment = lab.parrun()["id"]

@@ -11,6 +11,7 @@ from slot_experiment import SlotExperiment
 
 from clusterkit.node import attempt
 from clusterkit.node.attempt import CannotStart, Log
+from clusterkit.node.worker import Element, Worker
 
 
 def python(root: Path, *programs: str, **settings: object) -> SlotExperiment:
@@ -27,8 +28,9 @@ OUT = (
 
 
 def test_the_contract(tmp_path: Path) -> None:
-    program = "import json, os, sys; " + (
-        "json.dump({'argv': sys.argv[1:], 'cwd': os.getcwd(), 'in': sys.stdin.read(), 'env': "
+    program = (
+        "import json, os, sys\njson.dump({'argv': sys.argv[1:], 'cwd': os.getcwd(), "
+        "'in': sys.stdin.read(), 'env': "
         "{k: v for k, v in os.environ.items() if k.startswith('CLUSTERKIT_')}}, "
         "open(os.environ['CLUSTERKIT_OUT'] + '/result.json', 'w'))"
     )
@@ -158,16 +160,22 @@ def test_a_task_may_spoil_its_own_folders(tmp_path: Path, program: str) -> None:
 def test_folders_are_kept_when_they_hold_something(tmp_path: Path) -> None:
     made = python(tmp_path / "e", OUT + "w('{}')", "print()", OUT + "open(out + '/f', 'w')")
     made.run()
-    assert sorted(os.listdir(made.root / "out")) == ["0", "2"]
-    assert os.listdir(made.root / "checkpoints") == []
+    assert sorted(path.name for path in (made.root / "out").iterdir()) == ["0", "2"]
+    assert list((made.root / "checkpoints").iterdir()) == []
 
 
 def test_an_empty_folder_kept_for_later_bears_no_tasks_name(tmp_path: Path) -> None:
     """Another slot may run the same task again meanwhile, and it owns the name."""
-    look = "import os; print(sorted(os.listdir(os.path.dirname(os.environ['CLUSTERKIT_OUT']))))"
-    made = python(tmp_path / "e", "print()", look)
-    made.run()
-    assert "['1']" in made.log()
+    made = python(tmp_path / "e")
+    slot = Worker.__new__(Worker)
+    slot._element = Element(str(made.root), 0, 2, 0, 1, 0, 1, True, 0, 0)
+    slot._name, slot._spare = "0.0.0", {}
+    for kind in ("out", "checkpoints"):
+        (made.root / kind).mkdir()
+    slot._tidy(*slot._folders(0))
+    assert [path.name for path in (made.root / "out").iterdir()] == [".0.0.0"]
+    slot._folders(1)
+    assert [path.name for path in (made.root / "out").iterdir()] == ["1"]
 
 
 def test_what_a_task_leaves_running_is_ended(tmp_path: Path) -> None:

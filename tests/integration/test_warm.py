@@ -81,7 +81,7 @@ def test_forks_do_not_share_their_random_numbers(tmp_path: Path) -> None:
         "import random, numpy, clusterkit\n"
         "clusterkit.log(a=random.random(), b=float(numpy.random.random()))"
     )
-    made = warm(tmp_path / "e", *[program] * 4, modules=("random", "numpy"))
+    made = warm(tmp_path / "e", *[program] * 4, modules=("random", "numpy.random"))
     made.run()
     logs = [record["values"] for record in made.records("log")]
     assert len({values["a"] for values in logs}) == 4

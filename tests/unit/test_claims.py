@@ -69,7 +69,7 @@ def test_a_hint_may_be_stale_torn_or_missing(folder: Path) -> None:
         (folder / "next").write_text(text)
         fresh = slot(folder, f"0.{random.random()}.0")
         assert fresh.claim(1, 1) is not None
-    firsts = sorted(int(name) for name in os.listdir(folder) if name.isdigit())
+    firsts = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
     assert firsts == [0, 7, 14, *range(21, 28)]
 
 
@@ -98,7 +98,7 @@ def test_one_position_exactly(folder: Path) -> None:
 
 def _race(folder: str, name: str, seed: int, sink: Any) -> None:
     chance = random.Random(seed)
-    book = journal.Journal(os.path.join(os.path.dirname(folder), f"{name}.jsonl"))
+    book = journal.Journal(str(Path(folder).parent / f"{name}.jsonl"))
     mine = Claims(folder, TOTAL, name, book)
     done: list[tuple[int, int]] = []
     while (part := mine.claim(chance.randint(1, 40), 4)) is not None:

@@ -162,7 +162,7 @@ def test_finding_an_experiment(store: Store) -> None:
     assert store.experiment("aa11").id == "aa11"
     assert store.experiment("b").id == "bb33"
     assert store.experiment("train").id == "bb33"  # the newest of that name
-    with pytest.raises(UnknownExperiment, match="several ids: aa22 .* aa11"):
+    with pytest.raises(UnknownExperiment, match=r"several ids: aa22 .* aa11"):
         store.experiment("aa")
     with pytest.raises(UnknownExperiment, match=r"'trian'; the nearest: bb33 \(train\)"):
         store.experiment("trian")

@@ -162,7 +162,9 @@ def test_help_imports_no_command() -> None:
     )  # fmt: skip
     loaded = set(done.stdout.split())
     assert not loaded & {"sqlalchemy", "pandas", "yaml", "jinja2", "alembic", "ansible_runner"}
-    assert not {name for name in loaded if name.startswith(("clusterkit.sweep", "clusterkit.store"))}
+    assert not {
+        name for name in loaded if name.startswith(("clusterkit.sweep", "clusterkit.store"))
+    }
 
 
 @pytest.mark.parametrize("file", sorted(NODE.glob("*.py")), ids=lambda file: file.name)
