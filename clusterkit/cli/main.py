@@ -115,6 +115,8 @@ def run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         click.echo("\nInterrupted.", err=True)
         return 130
+    except SystemExit as error:  # click's answer to a reader that left
+        return error.code if isinstance(error.code, int) else 1
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -124,7 +124,12 @@ def start(
             )
 
         try:
-            outcome = play("site.yml")
+            try:
+                outcome = play("site.yml")
+            except SetupFailed:
+                if not provider.mend():
+                    raise
+                outcome = play("site.yml")
             if provider.settle():
                 play("verify.yml")
         except SetupFailed as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from typing import Any, Optional
 
 #: A result.json larger than this (bytes) is an error: large results are files.
@@ -14,7 +16,10 @@ MAX_DEPTH = 64
 def read(path: str) -> "tuple[Optional[dict[str, Any]], Optional[str]]":
     """The task's result.json, and what is wrong with it."""
     try:
-        with open(path, "rb") as file:
+        # Not blocking: a task may have made anything of that name, a FIFO too.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return None, "result.json is no regular file"
             data = file.read(MAX_RESULT + 1)
     except FileNotFoundError:
         return None, None

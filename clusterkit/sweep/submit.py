@@ -250,7 +250,10 @@ def _sbatch(
                 f"sbatch refused the job array, nothing was submitted: {words}\n"
                 f"Its options were: {' '.join(options)} and those of `slurm:` in the grid."
             ) from error
-        except ValueError as error:
+        except ValueError as error:  # such as with `--alloc --test-only`, which submits nothing
+            queued = connection.run(slurm.squeue_argv([submission.job_name]))
+            if not slurm.parse_squeue(queued.text):
+                raise _RefusedError(f"sbatch submitted nothing: {error}") from error
             raise SubmitError(
                 f"{error}; `clusterkit status {experiment.id}` finds out what became of it"
             ) from error

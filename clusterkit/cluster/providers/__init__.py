@@ -92,6 +92,13 @@ class Provider(abc.ABC):
         """
         return 0
 
+    def mend(self) -> bool:
+        """After playbooks that failed: mend what may have been the cause; whether it was there.
+
+        Where it was, the playbooks are run once more.
+        """
+        return False
+
     @abc.abstractmethod
     def facts(self) -> Facts:
         """What `connect` needs. After the playbooks."""

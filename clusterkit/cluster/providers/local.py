@@ -27,6 +27,7 @@ from clusterkit.transport import Local
 
 _PORTS = {"slurmctld": "SlurmctldPort", "slurmd": "SlurmdPort"}
 #: Seconds for jobs to end after SIGTERM: KillWait of the role, and a little more.
+_LOG_TAIL = 1 << 20  # bytes of slurmctld's log in which the newest job ids are looked for
 _JOB_GRACE = 15.0
 _DAEMON_GRACE = 10.0
 
@@ -132,8 +133,40 @@ class LocalProvider(Provider):
                 "CommunicationParameters": "NoCtldInAddrAny,NoInAddrAny",
                 # In a container SLURM may see less of the machine than it gets.
                 "SlurmdParameters": "config_overrides",
+                "FirstJobId": self._first_job(),
             },
         }
+
+    def _first_job(self) -> int:
+        """A job id above all that were ever given: slurmctld must not give one a second time.
+
+        It saves its state every five seconds. Killed in between, it comes back without the newest
+        ids and gives them again, and slurmd, which still knows them, drains the node.
+        """
+        configured = self._configured("FirstJobId") or 1
+        if "slurmctld" not in self._start:
+            return configured
+        try:
+            with (self.folder / "slurm" / "slurmctld.log").open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL))
+                tail = file.read().decode(errors="replace")
+        except FileNotFoundError:
+            return configured
+        # "JobId=17", and "JobId=17_3(20)" for an element whose own id is 20.
+        known = re.findall(r"JobId=(\d+)(?:_\S*?\((\d+)\))?", tail)
+        return max(configured, *(int(word or 0) + 1 for pair in known for word in pair), 1)
+
+    def mend(self) -> bool:
+        """Resume nodes that SLURM drained because a job id came twice; whether there were any."""
+        environment = {"SLURM_CONF": self.slurm_conf}
+        client = Local()
+        argv = [f"{packages.commands()}/sinfo", "--noheader", "--list-reasons", "--format=%E|%n"]
+        listed = client.run(argv, env=environment, check=False).text.splitlines()
+        nodes = [line.rpartition("|")[2] for line in listed if line.startswith("Duplicate jobid")]
+        for node in nodes:
+            argv = [f"{packages.commands()}/scontrol", "update", f"NodeName={node}", "State=RESUME"]
+            client.run(argv, env=environment)
+        return bool(nodes)
 
     def settle(self) -> int:
         """Give jobs back to the queue that slurmctld takes for running, but that nobody runs.
@@ -146,6 +179,7 @@ class LocalProvider(Provider):
             return 0
         environment = {"SLURM_CONF": self.slurm_conf}
         client = Local()
+        self._release(client, environment)
         listed = client.run(
             [f"{packages.commands()}/squeue", "--noheader", "--states=RUNNING", "--format=%A %S"],
             env=environment,
@@ -165,6 +199,19 @@ class LocalProvider(Provider):
             if requeued.returncode != 0:  # an srun's or salloc's own; there is nothing to run again
                 client.run([f"{packages.commands()}/scancel", job], env=environment, check=False)
         return len(lost)
+
+    def _release(self, client: Local, environment: Mapping[str, str]) -> None:
+        """Let jobs run again that SLURM requeued and held when their node was in disorder."""
+        listed = client.run(
+            [f"{packages.commands()}/squeue", "--noheader", "--states=PENDING",
+             "--Format=JobArrayID:40,RestartCnt:12,Reason:64"],
+            env=environment,
+        ).text.splitlines()  # fmt: skip
+        for line in listed:
+            job, restarts, reason = line[:40].strip(), line[40:52].strip(), line[52:].strip()
+            if restarts not in ("", "0") and ("held" in reason or reason.startswith("JobHeld")):
+                argv = [f"{packages.commands()}/scontrol", "release", job]
+                client.run(argv, env=environment, check=False)
 
     def facts(self) -> facts.Facts:
         running = self._running()
@@ -321,15 +368,17 @@ class LocalProvider(Provider):
         return well
 
     def _configured_ports(self) -> dict[str, int]:
+        found = {key: self._configured(key) for key in _PORTS.values()}
+        return {key: port for key, port in found.items() if port is not None}
+
+    def _configured(self, key: str) -> int | None:
+        """A number in slurm.conf as it is now."""
         try:
             text = (self.folder / "slurm" / "slurm.conf").read_text(errors="replace")
         except FileNotFoundError:
-            return {}
-        return {
-            key: int(match[1])
-            for key in _PORTS.values()
-            if (match := re.search(rf"^{key}=(\d+)$", text, re.MULTILINE))
-        }
+            return None
+        match = re.search(rf"^{key}=(\d+)$", text, re.MULTILINE)
+        return int(match[1]) if match else None
 
 
 def _user() -> str:
