@@ -94,6 +94,8 @@ class LocalProvider(Provider):
                 port = processes.free_port(others.__contains__)
             self._ports[name] = port
         self._start = tuple(name for name in daemons.NAMES if name not in well)
+        if "slurmctld" in self._start:
+            self._keep_job_ids()
         if "munged" in self._start:  # what an ended munged left would be in the way
             for name in ("munge.socket", "munge.socket.lock", "munged.pid"):
                 (self.folder / "munge" / name).unlink(missing_ok=True)
@@ -128,33 +130,34 @@ class LocalProvider(Provider):
             "slurm_true": packages.find("true") or "/bin/true",
             "slurm_private_environment": environment,
             "slurm_private_start": [one for one in self._start if one != "munged"],
+            "slurm_includes": [f"{slurm_dir}/job_ids.conf"],
             "slurm_conf": {
                 # Loopback only: nobody else on the network sees this cluster.
                 "CommunicationParameters": "NoCtldInAddrAny,NoInAddrAny",
                 # In a container SLURM may see less of the machine than it gets.
                 "SlurmdParameters": "config_overrides",
-                "FirstJobId": self._first_job(),
             },
         }
 
-    def _first_job(self) -> int:
-        """A job id above all that were ever given: slurmctld must not give one a second time.
+    def _keep_job_ids(self) -> None:
+        """Write job_ids.conf: a job id above all that were ever given.
 
-        It saves its state every five seconds. Killed in between, it comes back without the newest
-        ids and gives them again, and slurmd, which still knows them, drains the node.
+        slurmctld saves its state every five seconds. Killed in between, it comes back without the
+        newest ids and gives them again, and slurmd, which still knows them, drains the node. A file
+        of its own, so that slurmd need not be started anew as well.
         """
-        configured = self._configured("FirstJobId") or 1
-        if "slurmctld" not in self._start:
-            return configured
-        try:
-            with (self.folder / "slurm" / "slurmctld.log").open("rb") as file:
+        ids = self.folder / "slurm" / "job_ids.conf"
+        log = self.folder / "slurm" / "slurmctld.log"
+        configured = self._configured("FirstJobId", ids) or 1
+        tail = ""
+        if log.exists():
+            with log.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL))
                 tail = file.read().decode(errors="replace")
-        except FileNotFoundError:
-            return configured
         # "JobId=17", and "JobId=17_3(20)" for an element whose own id is 20.
         known = re.findall(r"JobId=(\d+)(?:_\S*?\((\d+)\))?", tail)
-        return max(configured, *(int(word or 0) + 1 for pair in known for word in pair), 1)
+        first = max(configured, *(int(word or 0) + 1 for pair in known for word in pair), 1)
+        ids.write_text(f"FirstJobId={first}\n")
 
     def mend(self) -> bool:
         """Resume nodes that SLURM drained because a job id came twice; whether there were any."""
@@ -371,10 +374,10 @@ class LocalProvider(Provider):
         found = {key: self._configured(key) for key in _PORTS.values()}
         return {key: port for key, port in found.items() if port is not None}
 
-    def _configured(self, key: str) -> int | None:
-        """A number in slurm.conf as it is now."""
+    def _configured(self, key: str, file: Path | None = None) -> int | None:
+        """A number in slurm.conf (or another file) as it is now."""
         try:
-            text = (self.folder / "slurm" / "slurm.conf").read_text(errors="replace")
+            text = (file or self.folder / "slurm" / "slurm.conf").read_text(errors="replace")
         except FileNotFoundError:
             return None
         match = re.search(rf"^{key}=(\d+)$", text, re.MULTILINE)
