@@ -21,7 +21,7 @@ from clusterkit.cluster import lifecycle
 
 TASKS = 1000
 PLAIN = 150
-REPEATS = 3
+REPEATS = 5
 
 Timed = Callable[[], float]
 
@@ -109,7 +109,7 @@ def arrays(bench: Bench, eager: Bench) -> None:
     scaled = f"{PLAIN} tasks, scaled"
     rows: list[tuple[str, Timed, int]] = [
         ("clusterkit: parrun --wait, all rows harvested", bench.packed, REPEATS),
-        ("clusterkit: the same, then `harvest --to results.csv`", bench.packed_and_exported, 3),
+        ("clusterkit: the same, then `harvest --to results.csv`", bench.packed_and_exported, REPEATS),
         (f"plain array, one task an element ({scaled})", bench.plain, 1),
         (f"plain array, the fastest slurm.conf for it ({scaled})", eager.plain, 1),
         (f"submitit map_array ({scaled})", bench.submitit, 1),
