@@ -109,7 +109,11 @@ def arrays(bench: Bench, eager: Bench) -> None:
     scaled = f"{PLAIN} tasks, scaled"
     rows: list[tuple[str, Timed, int]] = [
         ("clusterkit: parrun --wait, all rows harvested", bench.packed, REPEATS),
-        ("clusterkit: the same, then `harvest --to results.csv`", bench.packed_and_exported, REPEATS),
+        (
+            "clusterkit: the same, then `harvest --to results.csv`",
+            bench.packed_and_exported,
+            REPEATS,
+        ),
         (f"plain array, one task an element ({scaled})", bench.plain, 1),
         (f"plain array, the fastest slurm.conf for it ({scaled})", eager.plain, 1),
         (f"submitit map_array ({scaled})", bench.submitit, 1),
