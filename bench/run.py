@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clusterkit import cluster, paths
-from clusterkit.cluster import lifecycle
+from clusterkit.cluster import ending, lifecycle
 
 TASKS = 1000
 PLAIN = 150
@@ -170,18 +170,22 @@ def main() -> None:
         home, tuned = folder / "home", folder / "home-eager"
         # The fastest for plain arrays that we know of: the controller looks after every single end.
         eager = "batch_sched_delay=0,sched_interval=1,sched_min_interval=2000,bf_interval=1"
-        fastest = {"SchedulerParameters": f"{eager},default_queue_depth=1000"}
+        settings = folder / "eager.yaml"
+        settings.write_text(
+            "clusters:\n  local:\n    provider: local\n    slurm:\n"
+            f'      SchedulerParameters: "{eager},default_queue_depth=1000"\n'
+        )
         try:
             lifecycle.start(paths.home(str(home)).prepared(), "local")
-            lifecycle.start(paths.home(str(tuned)).prepared(), "local", slurm_conf=fastest)
+            lifecycle.start(paths.home(str(tuned), str(settings)).prepared(), "local")
             (folder / "a").mkdir()
             (folder / "b").mkdir()
             bench = Bench(folder / "a", home)
             arrays(bench, Bench(folder / "b", tuned))
             commands(bench)
         finally:
-            lifecycle.stop(paths.home(str(home)), "local")
-            lifecycle.stop(paths.home(str(tuned)), "local")
+            ending.stop(paths.home(str(home)), "local")
+            ending.stop(paths.home(str(tuned), str(settings)), "local")
         start(folder)
 
 

@@ -10,6 +10,7 @@
     ├── SubmitError              the experiment was not submitted; says what to do next
     ├── UnknownExperiment        no such experiment; names the nearest ones
     ├── TransportError           a command could not be run or a file not moved
+    │   ├── Unreachable          a machine does not answer, or does not let us in
     │   └── CommandFailed        a command ended with a non-zero exit code
     ├── StoreError               the database cannot be opened, written or understood
     └── Busy                     another clusterkit works on the same thing
@@ -58,7 +59,7 @@ class FileProblems(UsageError):
         self.problems = tuple(problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines = "\n".join(f"  {problem}" for problem in problems)
-        super().__init__(f"{file}: {count}, nothing was submitted:\n{lines}")
+        super().__init__(f"{file}: {count}, nothing was changed:\n{lines}")
 
 
 class ClusterError(ClusterkitError):
@@ -87,6 +88,18 @@ class UnknownExperiment(ClusterkitError):
 
 class TransportError(ClusterkitError):
     """A command could not be run or a file not moved."""
+
+
+class Unreachable(TransportError):
+    """A machine could not be reached, or the connection to it broke.
+
+    `why`: "silent" (no answer, refused, closed), "denied" (wrong account or key), "key" (its host
+    key has changed or is not known), or "" (none of these).
+    """
+
+    def __init__(self, message: str, why: str = "") -> None:
+        self.why = why
+        super().__init__(message)
 
 
 class CommandFailed(TransportError):

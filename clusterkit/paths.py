@@ -13,9 +13,13 @@ _PACKAGE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The user's data folder (design: "Data at rest")."""
+    """The user's data folder (design: "Data at rest").
+
+    `config` is the settings file that CLUSTERKIT_CONFIG names; without it one is looked for.
+    """
 
     root: Path
+    config: Path | None = None
 
     @property
     def database(self) -> Path:
@@ -47,13 +51,24 @@ class Home:
         return self
 
 
-def home(override: str | None) -> Home:
-    """The data folder: `override` (CLUSTERKIT_HOME) or the platform's own place for user data."""
+def home(override: str | None, config: str | None = None) -> Home:
+    """The data folder: `override` (CLUSTERKIT_HOME) or the platform's own place for user data.
+
+    `config` is CLUSTERKIT_CONFIG.
+    """
+    settings = Path(config).expanduser().absolute() if config else None
     if override:
-        return Home(Path(override).expanduser().absolute())
+        return Home(Path(override).expanduser().absolute(), settings)
     import platformdirs
 
-    return Home(Path(platformdirs.user_data_dir("clusterkit", appauthor=False)))
+    return Home(Path(platformdirs.user_data_dir("clusterkit", appauthor=False)), settings)
+
+
+def user_settings() -> Path:
+    """The user's own settings file, for clusters that belong to no project."""
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("clusterkit", appauthor=False)) / "clusterkit.yaml"
 
 
 def _shipped(folder: str) -> Path:

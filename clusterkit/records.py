@@ -120,6 +120,7 @@ class Experiment:
     commit: str | None
     branch: str | None
     cancelled: bool = False
+    cluster_id: str = ""  # of the very cluster: a later one of the same name is another one
 
 
 @dataclass(frozen=True, slots=True)

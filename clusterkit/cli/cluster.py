@@ -1,50 +1,25 @@
-"""start, stop, list, ssh."""
+"""start, stop, resize, list, ssh."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import click
 
 from clusterkit import cluster
+from clusterkit.cli import ending as guard
 from clusterkit.cli.questions import confirm
+from clusterkit.cli.watch import Display
 from clusterkit.cluster import lifecycle
-from clusterkit.errors import ClusterError, UsageError
+from clusterkit.cluster.lifecycle import Started
+from clusterkit.cluster.providers import Machine, Plan
+from clusterkit.errors import UsageError
 from clusterkit.paths import Home
-
-
-class _Phases:
-    """One line per phase: its name when it begins, its seconds when the next one does."""
-
-    def __init__(self, silent: bool) -> None:
-        self._silent = silent
-        self._began = 0.0
-        self._open = False
-
-    def __call__(self, phase: str) -> None:
-        if self._silent:
-            return
-        self.close()
-        click.echo(f"  {phase:<32}", nl=False)
-        sys.stdout.flush()
-        self._began = time.monotonic()
-        self._open = True
-
-    def close(self) -> None:
-        if self._open:
-            click.echo(f"{time.monotonic() - self._began:6.1f} s")
-            self._open = False
-
-    def abandon(self) -> None:
-        if self._open:
-            click.echo("failed")
-            self._open = False
+from clusterkit.transport import Local
 
 
 def _print_json(data: Any) -> None:
@@ -53,61 +28,115 @@ def _print_json(data: Any) -> None:
 
 @click.command("start")
 @click.argument("name")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--again", is_flag=True, help="Set it up again although all seems well.")
+@click.option("--replace", is_flag=True, help="Make dead machines anew; their disks are lost.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_obj
-def start_command(home: Home, name: str, dry_run: bool, as_json: bool) -> None:
-    """Start the cluster NAME, or heal it; ends when a job has run on it.
+def start_command(
+    home: Home, name: str, yes: bool, again: bool, replace: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Start the cluster NAME, or heal it; ends when jobs have run on it.
 
     `local` is a SLURM of your own on this machine: it needs no settings, no account and no root
-    (but to install SLURM's packages where they are missing).
+    (but to install SLURM's packages where they are missing). Others are described in
+    clusterkit.yaml (`clusterkit init`). A start that failed or was killed goes on where it was.
     """
     if dry_run:
-        _show_plan(home, name, as_json)
+        _show_plan(lifecycle.plan(home, name), as_json)
         return
-    phases = _Phases(as_json)
-    try:
-        started = lifecycle.start(home.prepared(), name, on_phase=phases)
-    except BaseException:
-        phases.abandon()
-        raise
-    phases.close()
+    # The question comes before the display, so that nothing is drawn over it.
+    agreed = _agreement(yes, as_json)
+    with Display(silent=as_json) as display:
+        started = lifecycle.start(
+            home.prepared(),
+            name,
+            agree=agreed(display),
+            watch=display,
+            again=again,
+            replace_dead=replace,
+        )
     if as_json:
         _print_json(asdict(started))
-        return
+    else:
+        _show_started(name, started)
+
+
+def _agreement(yes: bool, as_json: bool) -> Callable[[Display], Callable[[Plan], None]]:
+    """How a plan is shown and consented to: only where something is made, paid for or taken out."""
+
+    def over(display: Display) -> Callable[[Plan], None]:
+        def agree(plan: Plan) -> None:
+            if plan.missing and not as_json:
+                for line in _plan_lines(plan):
+                    display.say(line)
+            for question in plan.asks:
+                with display.paused():
+                    confirm(f"{question}. Go on?", yes)
+            if plan.missing and plan.price is not None:
+                with display.paused():
+                    confirm(f"This costs {plan.price:.2f} {plan.currency} an hour. Go on?", yes)
+
+        return agree
+
+    return over
+
+
+def _show_started(name: str, started: Started) -> None:
     for note in started.notes:
         if note.startswith("no "):
             click.echo(f"  {note}")
     facts = started.facts
     gpus = f", {len(facts.gpus)} GPU{'' if len(facts.gpus) == 1 else 's'}" if facts.gpus else ""
+    nodes = f"{len(started.nodes)} machines, " if len(started.nodes) > 1 else ""
+    word = "attached" if facts.provider == "attach" else "up"
     click.echo(
-        f"Cluster {name!r} is up: SLURM {facts.slurm_version}, {facts.cpus} CPUs, "
+        f"Cluster {name!r} is {word}: SLURM {facts.slurm_version}, {nodes}{facts.cpus} CPUs, "
         f"{facts.memory / 1024:.1f} GiB{gpus}; changed {started.changed}, {started.seconds:.1f} s."
     )
 
 
-def _show_plan(home: Home, name: str, as_json: bool) -> None:
-    plan = lifecycle.plan(home, name)
+def _plan_lines(plan: Plan) -> list[str]:
+    missing = {machine.name for machine in plan.missing}
+    lines = [_machine_line(one, one.name in missing) for one in plan.machines]
+    lines += [f"{one.name}: no longer wanted" for one in plan.surplus]
+    if plan.packages:
+        lines.append(f"packages to install: {' '.join(plan.packages)}")
+    if plan.price is not None:
+        lines.append(f"price: {plan.price:.2f} {plan.currency} an hour")
+    return [*lines, *plan.notes]
+
+
+def _machine_line(machine: Machine, missing: bool) -> str:
+    words = [" and ".join(machine.roles)]
+    if machine.group:
+        words[0] += f" ({machine.group})"
+    if machine.cpus:
+        words.append(f"{machine.cpus} CPUs")
+    if machine.memory:
+        words.append(f"{machine.memory / 1024:.1f} GiB")
+    words += [f"{gpu.type} ({gpu.device})" for gpu in machine.gpus]
+    if machine.gpus_promised:
+        words.append(f"{machine.gpus_promised} GPUs")
+    words += ["to be made"] if missing else []
+    return f"{machine.name}: {', '.join(words)}"
+
+
+def _show_plan(plan: Plan, as_json: bool) -> None:
     if as_json:
         _print_json(asdict(plan))
         return
-    for machine in plan.machines:
-        gpus = "".join(f", {gpu.type} ({gpu.device})" for gpu in machine.gpus)
-        click.echo(
-            f"{machine.name}: {' and '.join(machine.roles)}, {machine.cpus} CPUs, "
-            f"{machine.memory / 1024:.1f} GiB{gpus}"
-        )
-    if plan.packages:
-        click.echo(f"packages to install: {' '.join(plan.packages)}")
-    for note in plan.notes:
-        click.echo(note)
+    for line in (*_plan_lines(plan), *plan.asks):
+        click.echo(line)
     click.echo("Nothing was changed (--dry-run).")
 
 
 @click.command("stop")
 @click.argument("name")
-@click.option("--harvest", is_flag=True, help="Harvest its experiments first.")
-@click.option("--discard", is_flag=True, help="Stop although results were not harvested.")
+@click.option("--harvest", is_flag=True, help="Bring everything of its experiments in first.")
+@click.option("--discard", is_flag=True, help="Stop although results would be lost.")
+@click.option("--abandon", multiple=True, metavar="NODE", help="Give up a machine of your own.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -117,30 +146,35 @@ def stop_command(
     name: str,
     harvest: bool,
     discard: bool,
+    abandon: tuple[str, ...],
     yes: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Cancel all jobs of the cluster NAME, end it, and prove that nothing of it is left.
 
-    What experiments wrote stays in the data folder.
+    It refuses while results are on the cluster alone. Machines of your own stay, with what
+    experiments wrote there; machines that were made for the cluster go.
     """
     if harvest and discard:
         raise UsageError("--harvest and --discard exclude each other")
+    from clusterkit.cluster import ending
+
     cluster.require_known(name, home)
     if dry_run:
         _show_end(home, name, as_json)
         return
-    _guard_unfinished(home, name, harvest, discard, yes)
-    phases = _Phases(as_json)
-    try:
-        stopped = lifecycle.stop(home, name, on_phase=phases)
-    except BaseException:
-        phases.abandon()
-        raise
-    phases.close()
+    guard.settle_before_end(home, name, harvest=harvest, discard=discard, yes=yes)
+    with Display(silent=as_json) as display:
+        stopped = ending.stop(home, name, watch=display, abandon=abandon)
     if as_json:
         _print_json(asdict(stopped))
+    elif stopped.machines:
+        machines = f"{len(stopped.machines)} machine{'' if len(stopped.machines) == 1 else 's'}"
+        click.echo(
+            f"Cluster {name!r} has ended: {machines} ({', '.join(stopped.machines)}). Looked for "
+            f"{', '.join(stopped.looked_for)}: none left; {stopped.seconds:.1f} s."
+        )
     elif stopped.processes == 0:
         click.echo(f"Cluster {name!r} was not running; nothing of it is left.")
     else:
@@ -152,7 +186,7 @@ def stop_command(
 
 def _show_end(home: Home, name: str, as_json: bool) -> None:
     status = lifecycle.status(home, name)
-    unfinished = _unharvested(home, name)
+    unfinished = guard.unharvested(home, name)
     if as_json:
         _print_json({**asdict(status), "unharvested": unfinished})
         return
@@ -165,65 +199,64 @@ def _show_end(home: Home, name: str, as_json: bool) -> None:
     click.echo("Nothing was stopped (--dry-run).")
 
 
-def _guard_unfinished(home: Home, name: str, harvest: bool, discard: bool, yes: bool) -> None:
-    """Let `stop` go on only when nothing would be lost that the user has not agreed to lose.
+@click.command("resize")
+@click.argument("name")
+@click.argument("counts", nargs=-1, metavar="[GROUP=COUNT]...")
+@click.option("--now", is_flag=True, help="Do not wait for jobs: put them back into the queue.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.pass_obj
+def resize_command(
+    home: Home,
+    name: str,
+    counts: tuple[str, ...],
+    now: bool,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Give worker groups of the cluster NAME other counts, in clusterkit.yaml and in the world.
 
-    `--harvest` brings results in first, cancelling what still runs; `--discard` leaves them.
+    Nodes that go are drained first: their jobs end in peace. Without a count, a resize that was
+    interrupted is finished. `workers=N` means the only group.
+
+    \b
+      clusterkit resize lab cpu=4
     """
-    status = lifecycle.status(home, name)
-    if status.state == "stopped" or discard:
+    from clusterkit.cluster import resize
+
+    wishes = _counts(counts)
+    if dry_run:
+        found = resize.counts(home, name, wishes)
+        for group, count in found.items():
+            click.echo(f"{name}: {group} = {count}")
+        click.echo("Nothing was changed (--dry-run).")
         return
-    unfinished = _unharvested(home, name)
-    if unfinished and not harvest:
-        raise ClusterError(
-            f"{name!r} has results that were not harvested: {', '.join(unfinished)}. Nothing was "
-            f"stopped. `clusterkit stop {name} --harvest` brings them in first, "
-            f"`clusterkit stop {name} --discard` leaves them."
-        )
-    if unfinished:
-        _harvest_all(home, name, unfinished, yes)
-        status = lifecycle.status(home, name)
-    if status.busy:
-        confirm(
-            f"There are {status.running} running and {status.pending} waiting job elements on "
-            f"{name!r}. Cancel them?",
-            yes,
-        )
+    agreed = _agreement(yes, as_json)
+    with Display(silent=as_json) as display:
+        done = resize.resize(home, name, wishes, agree=agreed(display), watch=display, now=now)
+    if as_json:
+        _print_json(asdict(done))
+        return
+    if done.ended:
+        click.echo(f"Ended: {', '.join(done.ended)}.")
+    _show_started(name, done.started)
 
 
-def _unharvested(home: Home, name: str) -> list[str]:
-    """Ids of experiments on this cluster that have unfinished tasks, as far as is known here."""
-    if not home.database.exists():
-        return []
-    from clusterkit.records import TaskState
-    from clusterkit.store import Store
-
-    store = Store(home.database)
-    counts = store.counts()
-    return [
-        experiment.id
-        for experiment in store.experiments()
-        if experiment.cluster == name
-        and {TaskState.PENDING, TaskState.RUNNING} & set(counts.get(experiment.id, ()))
-    ]
-
-
-def _harvest_all(home: Home, name: str, experiments: Sequence[str], yes: bool) -> None:
-    from clusterkit.cli import progress
-    from clusterkit.store import Store
-    from clusterkit.sweep import track
-
-    store = Store(home.database)
-    connection = cluster.connect(name, home)
-    for identity in experiments:
-        experiment = store.experiment(identity)
-        progress.refresh(store, connection, experiment)
-        now = progress.progress(store, experiment)
-        if now.finished:
-            continue
-        confirm(f"Experiment {identity} is unfinished ({progress.counts(now)}). Cancel it?", yes)
-        track.cancel(store, connection, experiment)
-        progress.finish(store, connection, store.experiment(identity))
+def _counts(words: Sequence[str]) -> dict[str, int]:
+    found, problems = {}, []
+    for word in words:
+        group, equals, count = word.partition("=")
+        if not equals or not count.isdigit() or not group:
+            problems.append(f"{word!r} is not GROUP=COUNT")
+        elif group in found:
+            problems.append(f"{group} is given twice")
+        else:
+            found[group] = int(count)
+    if problems:
+        raise UsageError("; ".join(problems))
+    return found
 
 
 @click.command("list")
@@ -261,16 +294,35 @@ def list_command(home: Home, as_json: bool) -> None:
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def ssh_command(home: Home, name: str, command: Sequence[str]) -> int:
-    """A shell on the head of the cluster NAME, or COMMAND there; its exit code is passed on.
+    """A shell on the head of the cluster NAME, or on NODE, or COMMAND there.
+
+    On the head you are the account that jobs run as, on a NODE the one that sets machines up. The
+    command's exit code is passed on.
 
     \b
-      clusterkit ssh local
-      clusterkit ssh local -- squeue --me
+      clusterkit ssh lab
+      clusterkit ssh lab -- squeue --me
+      clusterkit ssh lab lab-cpu-1 -- sudo journalctl -u slurmd
     """
-    connection = cluster.connect(name, home)
     words = list(command)
+    node = words.pop(0) if words and words[0] != "--" and _is_node(home, name, words[0]) else ""
     if words[:1] == ["--"]:
         del words[0]
-    argv = words or [os.environ.get("SHELL") or "/bin/sh"]
-    code = connection.transport.interactive(argv, env=connection.env)
+    if node:
+        code = cluster.node_transport(name, home, node).interactive(words)
+    else:
+        connection = cluster.connect(name, home)
+        shell = (
+            []
+            if not isinstance(connection.transport, Local)
+            else [os.environ.get("SHELL") or "/bin/sh"]
+        )
+        code = connection.transport.interactive(words or shell, env=connection.env)
     return 128 - code if code < 0 else code
+
+
+def _is_node(home: Home, name: str, word: str) -> bool:
+    from clusterkit.cluster import facts
+
+    found = facts.read(home.cluster(name))
+    return found is not None and word in found.hosts

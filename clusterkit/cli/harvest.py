@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from clusterkit import cluster
 from clusterkit.cli import progress as tracking
 from clusterkit.errors import UsageError
 from clusterkit.harvest import files, report, table
@@ -60,9 +59,9 @@ def harvest_command(
     experiment = store.experiment(experiment_name)
     unreachable = _bring_in(store, home, experiment)
     if pattern is not None:
-        connection = cluster.connect(experiment.cluster, home, running=False)
+        connection, there = tracking.files_of(home, experiment)
         folder = into or Path(f"{experiment.name}-{experiment.id}".replace("/", "-"))
-        new, all_ = files.gather(connection, experiment, pattern, folder)
+        new, all_ = files.gather(connection, there, pattern, folder)
         click.echo(f"{folder}: {new} new files, {all_} in all", err=as_json)
     made = table.build(experiment, store.tasks(experiment.id))
     if target is not None:

@@ -23,10 +23,14 @@ gc.disable()
 
 #: command -> (module, one line of help, shown without importing the module)
 COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("settings", "Write settings for a cluster, commented, into clusterkit.yaml."),
     "start": ("cluster", "Start a cluster, or heal one; ends with a verified one."),
     "stop": ("cluster", "End a cluster, and prove that nothing is left of it."),
+    "resize": ("cluster", "More workers, or fewer; busy ones are waited for."),
     "list": ("cluster", "List the clusters."),
     "ssh": ("cluster", "A shell on a cluster, or one command there."),
+    "cp": ("copying", "Copy files to a cluster, or from it."),
+    "sync": ("copying", "Bring what is new in a folder to a cluster."),
     "parrun": ("sweep", "Run a script over a grid of parameters as a job array."),
     "status": ("sweep", "How far an experiment is; without one, the latest."),
     "logs": ("sweep", "What a task printed."),
@@ -34,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rerun": ("sweep", "Run the missing or failed tasks of an experiment again."),
     "harvest": ("harvest", "Bring results back: as a table, a file, a plot."),
     "history": ("harvest", "List the experiments."),
+    "schema": ("settings", "Print the JSON Schema of clusterkit.yaml, for editors."),
 }
 
 
@@ -85,7 +90,7 @@ def cli(context: click.Context, debug: bool) -> None:
       clusterkit parrun train.py --grid grid.yaml
       clusterkit harvest
     """
-    context.obj = paths.home(os.environ.get("CLUSTERKIT_HOME"))
+    context.obj = paths.home(os.environ.get("CLUSTERKIT_HOME"), os.environ.get("CLUSTERKIT_CONFIG"))
     context.meta["debug"] = debug
 
 

@@ -12,8 +12,8 @@ from contextlib import closing
 import click
 
 from clusterkit import cluster
-from clusterkit.errors import ClusterNotStarted, TransportError
-from clusterkit.harvest import collect
+from clusterkit.errors import ClusterNotStarted, TransportError, UnknownCluster
+from clusterkit.harvest import collect, keep
 from clusterkit.paths import Home
 from clusterkit.records import Experiment, TaskState
 from clusterkit.store import Store
@@ -24,6 +24,35 @@ from clusterkit.transport import Connection
 #: When nothing was heard for so long (seconds), the scheduler is asked whether anybody still works;
 #: the next time later, so that a long wait costs the controller little.
 FIRST_QUIET, LONGEST_QUIET = 2.0, 60.0
+
+
+def connect(home: Home, experiment: Experiment, *, running: bool = True) -> Connection:
+    """The cluster that the experiment ran on. Without `running`, its daemons may be dead.
+
+    Raises ClusterNotStarted, also when the cluster of that name is another one by now, and
+    UnknownCluster.
+    """
+    connection = cluster.connect(experiment.cluster, home, running=running)
+    if experiment.cluster_id not in ("", connection.cluster_id):
+        raise ClusterNotStarted(
+            f"experiment {experiment.id} ran on an earlier cluster {experiment.cluster!r}, "
+            "which has ended"
+        )
+    return connection
+
+
+def files_of(home: Home, experiment: Experiment) -> tuple[Connection, Experiment]:
+    """Where the experiment's files can be read: on its cluster, or kept here since that ended.
+
+    The experiment is told with its folder there. Raises as `connect` when they are nowhere.
+    """
+    try:
+        return connect(home, experiment, running=False), experiment
+    except (ClusterNotStarted, UnknownCluster):
+        found = keep.kept(home, experiment)
+        if found is None:
+            raise
+        return found
 
 
 def refresh(store: Store, connection: Connection, experiment: Experiment) -> track.Look | None:
@@ -41,12 +70,12 @@ def refresh(store: Store, connection: Connection, experiment: Experiment) -> tra
 def refresh_as_possible(store: Store, home: Home, experiment: Experiment) -> str | None:
     """The same, or only what the files tell, and then why the cluster was not asked."""
     try:
-        refresh(store, cluster.connect(experiment.cluster, home), experiment)
-    except ClusterNotStarted as error:
+        refresh(store, connect(home, experiment), experiment)
+    except (ClusterNotStarted, UnknownCluster) as error:
         try:
-            connection = cluster.connect(experiment.cluster, home, running=False)
-            collect.once(store, connection, experiment)
-        except (ClusterNotStarted, TransportError):
+            connection, there = files_of(home, experiment)
+            collect.once(store, connection, there)
+        except (ClusterNotStarted, UnknownCluster, TransportError):
             return str(error)
         return None if progress(store, experiment).finished else str(error)
     except TransportError as error:

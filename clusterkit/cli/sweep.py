@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +15,13 @@ import click
 from clusterkit import cluster
 from clusterkit.cli import progress as tracking
 from clusterkit.cli.questions import confirm
-from clusterkit.errors import ClusterkitError, ClusterNotStarted, UsageError
+from clusterkit.errors import (
+    ClusterkitError,
+    ClusterNotStarted,
+    UnknownCluster,
+    Unreachable,
+    UsageError,
+)
 from clusterkit.paths import Home
 from clusterkit.records import Experiment, TaskRow, TaskState
 from clusterkit.store import Store
@@ -48,7 +53,12 @@ from clusterkit.transport import Local
     "--grace", type=click.IntRange(min=0), default=60, show_default=True,
     help="Seconds before the time limit at which a task gets SIGUSR1, if it handles it.",
 )  # fmt: skip
-@click.option("--python", help="Interpreter of the tasks [default: the active environment's].")
+@click.option("--python", help="Interpreter of the tasks, or its version, such as 3.12.")
+@click.option(
+    "--environment", "wanted", metavar="FILE|none",
+    help="What the tasks' environment is made of [default: uv.lock, pyproject.toml or "
+    "requirements.txt beside the script; on `local` the active environment].",
+)  # fmt: skip
 @click.option("--max-points", type=click.IntRange(min=1), default=100_000, show_default=True)
 @click.option(
     "--max-snapshot", type=click.IntRange(min=1), default=50, show_default=True,
@@ -70,6 +80,7 @@ def parrun_command(
     min_slot_time: float,
     grace: int,
     python: str | None,
+    wanted: str | None,
     max_points: int,
     max_snapshot: int,
     dry_run: bool,
@@ -77,18 +88,27 @@ def parrun_command(
     as_json: bool,
 ) -> int:
     """Run SCRIPT once for every point of a grid, on CLUSTER [default: local]."""
-    from clusterkit.sweep import environment, grid, snapshot, submit
+    from clusterkit.cli import environment
+    from clusterkit.sweep import grid, recipe, snapshot, submit
 
     here = Local()
-    interpreter = python or environment.caller_python(os.environ, sys.executable)
+    own = environment.is_own(cluster_name, python, wanted)
     options, points, (taken, files), packages, connection = _all(
         lambda: _alloc(alloc),
         lambda: grid.load(grid_file, max_points=max_points),
         lambda: snapshot.take(script, run=here, max_bytes=max_snapshot << 20, without=home.root),
-        lambda: environment.describe(interpreter, here),
+        lambda: environment.own(python) if own else None,
         lambda: cluster.connect(cluster_name, home),
     )
     cwd, relative = submit.place(taken, files, Path.cwd())
+    top = snapshot.top(taken, files)
+    path: tuple[str, ...] = ()
+    if packages is None:
+        choice = environment.choose(
+            home, connection, script=script, top=top, python=python, wanted=wanted
+        )
+        packages = environment.made(connection, choice, dry_run=dry_run)
+        path = recipe.search_path(choice.recipe, top) if choice.recipe is not None else ()
     prepared = submit.prepare(
         connection,
         grid=points,
@@ -107,6 +127,7 @@ def parrun_command(
             pack=pack == "on",
             min_slot_time=min_slot_time,
             grace=grace,
+            path=path,
         ),
         name=name or script.stem,
         message=message,
@@ -250,12 +271,12 @@ def status_command(home: Home, name: str | None, watch: bool, as_json: bool) -> 
     experiment = store.experiment(name)
     waits_for, unreachable = "", ""
     try:
-        connection = cluster.connect(experiment.cluster, home)
+        connection = tracking.connect(home, experiment)
         if watch and not as_json:
             tracking.wait(store, connection, experiment)
         seen = tracking.refresh(store, connection, experiment)
         waits_for = seen.reason if seen is not None else ""
-    except ClusterNotStarted as error:
+    except (ClusterNotStarted, UnknownCluster, Unreachable) as error:
         unreachable = str(error)
     found = tracking.progress(store, experiment)
     if as_json:
@@ -308,7 +329,7 @@ def logs_command(home: Home, experiment_name: str, task: int, follow: bool) -> i
     if task >= experiment.tasks:
         raise UsageError(f"experiment {experiment.id} has tasks 0 to {experiment.tasks - 1}")
     dead = tracking.refresh_as_possible(store, home, experiment)
-    connection = cluster.connect(experiment.cluster, home, running=False)
+    connection, there = tracking.files_of(home, experiment)
     row = store.tasks(experiment.id)[task]
     if follow and not dead and row.slot is None:
         for _ in tracking.watch(store, connection, experiment):
@@ -325,8 +346,8 @@ def logs_command(home: Home, experiment_name: str, task: int, follow: bool) -> i
             )
         )
     arguments = {"slot": row.slot, "task": task, "attempt": row.attempt, "follow": follow}
-    program = f"{experiment.lib}/clusterkit/node/__main__.py"
-    argv = [connection.python, "-I", "-S", program, "log", experiment.root, json.dumps(arguments)]
+    program = f"{there.lib}/clusterkit/node/__main__.py"
+    argv = [connection.python, "-I", "-S", program, "log", there.root, json.dumps(arguments)]
     with connection.transport.stream(argv, env=connection.env) as stream:
         while data := stream.read1(1 << 16):
             sys.stdout.buffer.write(data)
@@ -343,7 +364,7 @@ def cancel_command(home: Home, experiment_name: str | None, yes: bool, dry_run: 
     """Cancel what is left of an experiment (without a name: the latest)."""
     store = Store(home.prepared().database)
     experiment = store.experiment(experiment_name)
-    connection = cluster.connect(experiment.cluster, home)
+    connection = tracking.connect(home, experiment)
     tracking.refresh(store, connection, experiment)
     now = tracking.progress(store, experiment)
     if now.finished:
@@ -383,7 +404,7 @@ def rerun_command(
         raise UsageError("say which tasks: --missing, --failed, or both")
     store = Store(home.prepared().database)
     experiment = store.experiment(experiment_name)
-    connection = cluster.connect(experiment.cluster, home)
+    connection = tracking.connect(home, experiment)
     tracking.refresh(store, connection, experiment)
     tasks = track.choose(store.tasks(experiment.id), missing=missing, failed=failed)
     if dry_run or not tasks:

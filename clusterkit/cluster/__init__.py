@@ -2,17 +2,6 @@
 
 `connect` is all that the other packages need: a connected cluster. Modules that are slow to import
 (Ansible's above all) are imported by the functions that use them.
-
-    hardware    what a machine has: processors, memory, GPUs
-    packages    whether SLURM is installed here, and whether it can be
-    private     the private folder of a cluster that runs as the user
-    daemons     which processes are a private cluster's
-    processes   processes and ports of this machine, and ending them
-    providers/  one file per place where machines come from
-    inventory   machines -> Ansible inventory (pure)
-    ansible     run one playbook, stream its events, return its outcome
-    facts       what a started cluster is, in a file
-    lifecycle   start, stop, status, list
 """
 
 from __future__ import annotations
@@ -20,33 +9,30 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from clusterkit.errors import ClusterNotStarted, UnknownCluster
+from clusterkit.errors import ClusterNotStarted, UsageError
 from clusterkit.paths import Home
-from clusterkit.transport import Connection, Limits, Local
+from clusterkit.transport import Connection, Limits, Local, Ssh, Transport
 
-#: Clusters that need no settings: name -> provider.
-EMBEDDED = {"local": "local"}
+if TYPE_CHECKING:
+    from clusterkit.cluster.facts import Facts
 
 
-def known(home: Home) -> list[str]:  # noqa: ARG001 - for clusters with settings
+def known(home: Home) -> list[str]:
     """The names of all clusters that can be started or connected to."""
-    return sorted(EMBEDDED)
+    from clusterkit.cluster import config
+
+    return sorted(config.names(home))
 
 
 def require_known(name: str, home: Home) -> None:
     """Raise UnknownCluster, with the nearest name, unless `name` is one."""
-    names = known(home)
-    if name in names:
+    if name == "local":
         return
-    import difflib
+    from clusterkit.cluster import config
 
-    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UnknownCluster(
-        f"there is no cluster {name!r}.{hint} Known: {', '.join(names)}. "
-        "`clusterkit start local` makes one on this machine."
-    )
+    config.require(home, name)
 
 
 def connect(name: str, home: Home, *, running: bool = True) -> Connection:
@@ -57,37 +43,90 @@ def connect(name: str, home: Home, *, running: bool = True) -> Connection:
     Raises UnknownCluster, or ClusterNotStarted when it was not started or its daemons have died.
     """
     from clusterkit.cluster import facts as facts_file
-    from clusterkit.cluster import processes
 
-    require_known(name, home)
     facts = facts_file.read(home.cluster(name))
     if facts is None:
-        raise ClusterNotStarted(
-            f"the cluster {name!r} is not started. Start it with `clusterkit start {name}`."
-        )
-    for daemon, one in facts.daemons.items() if running else ():
-        process = processes.look(one.pid)
-        if process is None or process.start != one.start:
-            raise ClusterNotStarted(
-                f"the cluster {name!r} was started, but its {daemon} (pid {one.pid}) does not run "
-                f"any more. It is healed by `clusterkit start {name}`."
-            )
+        require_known(name, home)
+        facts = _attached(name, home)
+    if running:
+        _require_daemons(facts)
+    return connection(facts)
+
+
+def connection(facts: Facts) -> Connection:
+    """A started cluster, from what is known of it."""
+    transport: Transport = Local()
+    if facts.hosts:
+        from clusterkit.cluster.facts import as_user
+
+        transport = Ssh(as_user(facts))
     return Connection(
-        cluster=name,
-        transport=Local(),
+        cluster=facts.cluster,
+        transport=transport,
         root=facts.root,
         python=facts.python,
         env=slurm_environment(facts.slurm_conf, facts.slurm_bin),
         limits=Limits(
-            max_array_size=facts.max_array_size, default_time=facts.default_time, cpus=facts.cpus
+            max_array_size=facts.max_array_size,
+            default_time=facts.default_time,
+            cpus=facts.cpus,
+            sbatch=facts.sbatch,
         ),
+        cluster_id=facts.id,
     )
+
+
+def node_transport(name: str, home: Home, node: str) -> Transport:
+    """A machine of a started cluster, as the account that sets it up.
+
+    Raises UsageError for a node that the cluster does not have, ClusterNotStarted.
+    """
+    from clusterkit.cluster import facts as facts_file
+
+    facts = facts_file.read(home.cluster(name))
+    if facts is None:
+        require_known(name, home)
+        raise ClusterNotStarted(f"the cluster {name!r} is not started: `clusterkit start {name}`")
+    if node not in facts.hosts:
+        there = ", ".join(facts.hosts) or "none that is reached by ssh"
+        raise UsageError(f"the cluster {name!r} has no node {node!r}; it has {there}")
+    return Ssh(facts.hosts[node])
+
+
+def _attached(name: str, home: Home) -> Facts:
+    """A cluster that somebody else runs needs no start: the first use connects to it."""
+    from clusterkit.cluster import config
+    from clusterkit.cluster.spec import AttachSpec
+
+    spec = config.cluster_spec(home, name)
+    if not isinstance(spec, AttachSpec):
+        raise ClusterNotStarted(
+            f"the cluster {name!r} is not started. Start it with `clusterkit start {name}`."
+        )
+    from clusterkit.cluster import lifecycle
+
+    return lifecycle.start(home, name).facts
+
+
+def _require_daemons(facts: Facts) -> None:
+    if not facts.daemons:
+        return
+    from clusterkit.cluster import processes
+
+    for daemon, one in facts.daemons.items():
+        process = processes.look(one.pid)
+        if process is None or process.start != one.start:
+            raise ClusterNotStarted(
+                f"the cluster {facts.cluster!r} was started, but its {daemon} (pid {one.pid}) does "
+                f"not run any more. It is healed by `clusterkit start {facts.cluster}`."
+            )
 
 
 def slurm_environment(slurm_conf: str, slurm_bin: str) -> dict[str, str]:
     """What SLURM's commands need; their folder joins PATH only where it is missing from it."""
-    environment = {"SLURM_CONF": slurm_conf}
-    found = shutil.which("sbatch")
-    if found is None or Path(found).parent != Path(slurm_bin):
-        environment["PATH"] = os.pathsep.join([slurm_bin, *os.get_exec_path()])
+    environment = {"SLURM_CONF": slurm_conf} if slurm_conf else {}
+    if slurm_bin:
+        found = shutil.which("sbatch")
+        if found is None or Path(found).parent != Path(slurm_bin):
+            environment["PATH"] = os.pathsep.join([slurm_bin, *os.get_exec_path()])
     return environment

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from clusterkit.errors import ClusterError
+from clusterkit.transport import Address
 
 FILE = "facts.json"
 
@@ -25,13 +26,19 @@ class Daemon:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A cluster after a successful `start`. Memory in MiB."""
+    """A cluster after a successful `start`. Memory in MiB; cpus, memory and gpus of all workers.
+
+    `ports` and `daemons` are those of a private cluster. `hosts` are the machines that are reached
+    by ssh, as the account that sets them up, the head under the name `head`; empty where SLURM's
+    commands run on this machine. `user` is the account that jobs run as, `user_key` the private key
+    that lets in as it; "": the same.
+    """
 
     cluster: str
     provider: str
     started: str  # ISO 8601, with time zone
-    slurm_conf: str
-    slurm_bin: str  # the folder of sbatch and its kin
+    slurm_conf: str  # "" where SLURM's commands find theirs
+    slurm_bin: str  # the folder of sbatch and its kin; "" where they are on the PATH
     slurm_version: str
     python: str
     root: str
@@ -40,8 +47,16 @@ class Facts:
     cpus: int
     memory: int
     gpus: tuple[str, ...]
-    ports: dict[str, int]
-    daemons: dict[str, Daemon]
+    ports: dict[str, int] = field(default_factory=dict)
+    daemons: dict[str, Daemon] = field(default_factory=dict)
+    id: str = ""
+    head: str = ""
+    hosts: dict[str, Address] = field(default_factory=dict)
+    user: str = ""
+    user_key: str = ""
+    sbatch: dict[str, str] = field(default_factory=dict)  # default options of every submission
+    disposable: bool = False  # the machines, and all that is on them, go with the cluster
+    digest: str = ""  # of what the machines were set up with
 
     def write(self, folder: Path) -> None:
         """Atomically: after a crash at any moment the old file or the new one is there."""
@@ -62,6 +77,7 @@ def read(folder: Path) -> Facts | None:
     try:
         data = json.loads((folder / FILE).read_text())
         data["daemons"] = {name: Daemon(**one) for name, one in data["daemons"].items()}
+        data["hosts"] = {name: Address(**one) for name, one in data["hosts"].items()}
         data["gpus"] = tuple(data["gpus"])
         return Facts(**data)
     except FileNotFoundError:
@@ -70,6 +86,14 @@ def read(folder: Path) -> Facts | None:
         raise ClusterError(f"{folder / FILE} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, AttributeError):
         return None  # `start` writes it anew; nothing but the cache is lost
+
+
+def as_user(facts: Facts) -> Address:
+    """The head, as the account that jobs run as."""
+    head = facts.hosts[facts.head]
+    if not facts.user:
+        return head
+    return replace(head, user=facts.user, key=facts.user_key or head.key)
 
 
 def forget(folder: Path) -> None:

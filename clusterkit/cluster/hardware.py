@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import socket
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,12 +39,12 @@ class Hardware:
 
 
 def this_machine(devices: Path = Path("/dev")) -> Hardware:
-    gpus, notes = _gpus(devices)
+    found, notes = _gpus(devices)
     return Hardware(
         hostname=socket.gethostname().partition(".")[0],
         cpus=len(os.sched_getaffinity(0)),
         memory=usable_memory(Path("/proc/meminfo").read_text()),
-        gpus=gpus,
+        gpus=found,
         notes=notes,
     )
 
@@ -81,20 +82,18 @@ def parse_nvidia_smi(text: str) -> list[tuple[int, str, int | None]]:
     return sorted(found)
 
 
-def _gpus(devices: Path) -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
-    if shutil.which(NVIDIA_SMI[0]) is None:
-        return (), ()
-    try:
-        listed = parse_nvidia_smi(Local().run(NVIDIA_SMI, timeout=30).text)
-    except CommandFailed as error:  # installed, but no driver is loaded or no GPU is there
-        return (), (f"no GPUs: {error}",)
-    there = sorted(
-        int(entry.name[6:]) for entry in devices.glob("nvidia*") if entry.name[6:].isdigit()
-    )
+def gpus(
+    listed: Sequence[tuple[int, str, int | None]], numbers: Collection[int], devices: str = "/dev"
+) -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
+    """The GPUs that nvidia-smi lists, with the device files nvidia<number> that are there.
+
+    Pure. Without a device file for each there are none, and a note says why.
+    """
+    there = sorted(numbers)
     if {index for index, _, _ in listed} <= set(there):
-        numbers = [index for index, _, _ in listed]
+        chosen = [index for index, _, _ in listed]
     elif len(there) == len(listed):  # a container that was given some GPUs of its host
-        numbers = there
+        chosen = there
     else:
         note = (
             f"no GPUs: nvidia-smi lists {len(listed)}, but {devices} has {len(there)} "
@@ -102,6 +101,17 @@ def _gpus(devices: Path) -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
         )
         return (), (note,)
     return tuple(
-        Gpu(gpu_type(model), str(devices / f"nvidia{number}"), memory)
-        for number, (_, model, memory) in zip(numbers, listed, strict=True)
+        Gpu(gpu_type(model), f"{devices}/nvidia{number}", memory)
+        for number, (_, model, memory) in zip(chosen, listed, strict=True)
     ), ()
+
+
+def _gpus(devices: Path) -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
+    if shutil.which(NVIDIA_SMI[0]) is None:
+        return (), ()
+    try:
+        listed = parse_nvidia_smi(Local().run(NVIDIA_SMI, timeout=30).text)
+    except CommandFailed as error:  # installed, but no driver is loaded or no GPU is there
+        return (), (f"no GPUs: {error}",)
+    names = (entry.name[6:] for entry in devices.glob("nvidia*"))
+    return gpus(listed, [int(name) for name in names if name.isdigit()], str(devices))

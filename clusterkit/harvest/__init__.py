@@ -1,6 +1,8 @@
 """From the cluster's journals to a table, a plot, a report.
 
 collect   bring in what is new
+files     gather the files that tasks left
+keep      bring all files, and prove it, before their machines go
 table     one row a task: as records, a file, a summary
 report    a plot of the results
 """

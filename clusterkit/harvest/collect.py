@@ -7,9 +7,10 @@ from collections.abc import Generator, Iterator
 from typing import IO
 
 from clusterkit.errors import CommandFailed, TransportError
+from clusterkit.node import wire
 from clusterkit.records import Experiment
 from clusterkit.store import JournalNews, Store
-from clusterkit.transport import Connection
+from clusterkit.transport import Connection, Local
 
 
 def follow(
@@ -23,11 +24,12 @@ def follow(
     """
     program = f"{experiment.lib}/clusterkit/node/__main__.py"
     argv = [connection.python, "-I", "-S", program, "collect", experiment.root]
-    argv.append(json.dumps({"follow": forever}))
+    packed = not isinstance(connection.transport, Local)
+    argv.append(json.dumps({"follow": forever, "packed": packed}))
     offsets = json.dumps(store.offsets(experiment.id)).encode() + b"\n"
     try:
         with connection.transport.stream(argv, input=offsets, env=connection.env) as stream:
-            for news in _passes(stream):
+            for news in _passes(wire.unpacked(stream)):
                 yield store.apply(experiment.id, news) if news else 0
     except CommandFailed as error:
         raise TransportError(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from clusterkit.errors import ClusterkitError, CommandFailed, TransportError
+from clusterkit.node import wire
 from clusterkit.records import Experiment
-from clusterkit.transport import Connection
+from clusterkit.transport import Connection, Local
 
 
 def gather(
@@ -30,31 +31,41 @@ def gather(
     }
     program = f"{experiment.lib}/clusterkit/node/__main__.py"
     argv = [connection.python, "-I", "-S", program, "files", experiment.root]
-    argv.append(json.dumps({"pattern": pattern}))
+    packed = not isinstance(connection.transport, Local)
+    argv.append(json.dumps({"pattern": pattern, "packed": packed}))
     new = 0
     try:
         with connection.transport.stream(
             argv, input=json.dumps(known).encode() + b"\n", env=connection.env
         ) as stream:
-            with tarfile.open(fileobj=stream, mode="r|") as archive:
+            source = wire.unpacked(stream)
+            with tarfile.open(fileobj=source, mode="r|") as archive:
                 for member in archive:
-                    _place(archive, member, target)
+                    place(archive, member, target)
                     new += 1
-            stream.read()  # the padding behind the archive's end
+            source.read()  # the padding behind the archive's end
     except CommandFailed as error:
         raise TransportError(
             f"the files of experiment {experiment.id} cannot be read on {experiment.cluster}: "
             f"{error.stderr.strip() or error}"
         ) from error
-    except tarfile.TarError as error:
+    except (tarfile.TarError, EOFError) as error:
         raise TransportError(f"the connection broke in the middle ({error}); repeat it") from error
     except OSError as error:
         raise ClusterkitError(f"{target}: cannot be written: {error.strerror}") from error
     return new, sum(1 for file in target.rglob("*") if file.is_file())
 
 
-def _place(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
-    """Write one file, inside `target` only, whatever the archive says."""
+def place(
+    archive: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    target: Path,
+    seen: Callable[[bytes], object] = lambda _: None,
+) -> int:
+    """Write one file, inside `target` only, whatever the archive says; its size in bytes.
+
+    `seen` gets its content. The file appears whole, with its time of change, or not at all.
+    """
     name = PurePosixPath(member.name)
     content = archive.extractfile(member)
     if content is None or name.is_absolute() or ".." in name.parts:
@@ -63,9 +74,13 @@ def _place(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> N
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.part")
     with part.open("wb") as opened:
-        shutil.copyfileobj(content, opened)
+        while block := content.read(1 << 20):
+            seen(block)
+            opened.write(block)
+        size = opened.tell()
     seconds = member.pax_headers.get("mtime", str(member.mtime))
     whole, _, fraction = seconds.partition(".")
     stamp = int(whole) * 10**9 + int(fraction.ljust(9, "0")[:9] or 0)
     os.utime(part, ns=(stamp, stamp))
     part.replace(file)
+    return size

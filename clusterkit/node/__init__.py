@@ -15,5 +15,8 @@ The folder of an experiment, E, on the cluster's shared file system:
     E/checkpoints/<task>/    CLUSTERKIT_CHECKPOINT, likewise; the same folder in every attempt
     E/cancelled              there once `clusterkit cancel` was called
 
+Beside the experiments: `envs/<id>/`, the environments of tasks (see `build`), and `uv/`, what
+builds them.
+
 A *position* is a place in a round's queue; in round 0, position n is task n.
 """

@@ -1,10 +1,15 @@
-"""The programs of a node: `slot`, `collect`, `files`, `log`. Run by path, with `python -I -S`."""
+"""The programs of a node: `slot`, `collect`, `files`, `keep`, `log`, `build`, `code`.
+
+Run by path, with `python -I -S`.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+from contextlib import contextmanager
+from typing import Any, Iterator
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
@@ -33,14 +38,41 @@ def main(argv: list[str]) -> int:
 
     if program == "collect":
         offsets = json.loads(sys.stdin.readline() or "{}")
-        collect.send(root, offsets, arguments["follow"], sys.stdout.buffer)
+        with _out(arguments.get("packed", False)) as out:
+            collect.send(root, offsets, arguments["follow"], out)
         return 0
     if program == "files":
-        from clusterkit.node import files
+        from clusterkit.node import files, wire
 
         known = json.loads(sys.stdin.readline() or "{}")
-        files.send(root, arguments["pattern"], known, sys.stdout.buffer)
+        found = files.paths(root, arguments["pattern"])
+        with _out(arguments.get("packed", False) and wire.pays(found)) as out:
+            files.send(root, arguments["pattern"], known, out)
         return 0
+    if program == "keep":
+        from clusterkit.node import keep, wire
+
+        if arguments.get("list"):
+            print(json.dumps(keep.inventory(root)))
+            return 0
+        known = json.loads(sys.stdin.readline() or "{}")
+        with _out(arguments["packed"] and wire.pays(keep.paths(root))) as out:
+            keep.send(root, known, out)
+        return 0
+    if program == "code":
+        from clusterkit.node import code
+
+        question = json.loads(sys.stdin.readline())
+        if "folders" in question:
+            print(json.dumps(code.have(question["folders"], question["wanted"])))
+        else:
+            target = os.path.join(root, "code")
+            print(json.dumps(code.fill(target, question["source"], question["wanted"])))
+        return 0
+    if program == "build":
+        from clusterkit.node import build
+
+        return build.main(root, arguments)
     if program == "log":
         try:
             collect.print_log(root, out=sys.stdout.buffer, **arguments)
@@ -50,6 +82,19 @@ def main(argv: list[str]) -> int:
         return 0
     print(f"unknown program {program!r}", file=sys.stderr)
     return 2
+
+
+@contextmanager
+def _out(packed: bool) -> "Iterator[Any]":
+    """Standard output, compressed or as it is."""
+    if not packed:
+        yield sys.stdout.buffer
+        return
+    from clusterkit.node import wire
+
+    out = wire.Packed(sys.stdout.buffer)
+    yield out
+    out.close()
 
 
 if __name__ == "__main__":

@@ -30,6 +30,11 @@ def send(root: str, pattern: str, known: dict[str, list[int]], out: BinaryIO) ->
                     archive.addfile(member, file)
 
 
+def paths(root: str, pattern: str) -> "list[str]":
+    """Where the files are that fit `pattern`."""
+    return [path for _, path in _matching(os.path.join(root, "out"), pattern)]
+
+
 def _matching(folder: str, pattern: str) -> Iterator[tuple[str, str]]:
     if not os.path.isdir(folder):
         return

@@ -40,6 +40,7 @@ class Settings(NamedTuple):
     min_slot_time: float  # seconds after which a slot makes room for the next element
     max_attempts: int  # in one round, when slots die or time runs out
     log_limit: int  # bytes of output kept of one task
+    path: "tuple[str, ...]" = ()  # folders inside code/ that Python shall find modules in
 
 
 @dataclass(frozen=True)
@@ -402,7 +403,10 @@ class Worker:
         env = dict(os.environ)
         env["PATH"] = os.path.dirname(self._settings.python) + os.pathsep + env.get("PATH", "")
         others = env.get("PYTHONPATH")
-        env["PYTHONPATH"] = self._settings.lib + (os.pathsep + others if others else "")
+        code = os.path.join(self._element.root, "code")
+        own = [os.path.normpath(os.path.join(code, folder)) for folder in self._settings.path]
+        folders = [*own, self._settings.lib, *([others] if others else [])]
+        env["PYTHONPATH"] = os.pathsep.join(folders)
         env.setdefault("PYTHONUNBUFFERED", "1")  # so that `logs --follow` shows prints at once
         env["CLUSTERKIT_EXPERIMENT"] = self._settings.experiment
         env["CLUSTERKIT_JOURNAL"] = self._book.path

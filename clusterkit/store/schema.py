@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 
 #: The revision that these tables stand for; `alembic_version` of an up-to-date database.
-REVISION = "0001"
+REVISION = "0002"
 
 metadata = MetaData()
 
@@ -48,6 +48,8 @@ experiments = Table(
     Column("environment", JSON, nullable=False),
     Column("plan", JSON, nullable=False),  # what a rerun needs: see sweep.submit.Plan
     Column("cancelled", Boolean, nullable=False, default=False),
+    # Of the very cluster, "" where it has none (`local`, or made before there were ids).
+    Column("cluster_id", String, nullable=False, server_default=""),
 )
 
 submissions = Table(

@@ -1,19 +1,27 @@
-"""The Python environment of the tasks: which interpreter, and what is installed for it."""
+"""The Python environment of the tasks: which interpreter, and what is installed for it.
+
+Either an interpreter that is there is used where it is, or an environment is made on the cluster
+from the project's own files (`recipe`), once for each content and never changed (`node.build`).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import re
+import shutil
 import site
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from clusterkit.errors import CommandFailed, UsageError
+from clusterkit.errors import ClusterkitError, CommandFailed, TransportError, UsageError
 from clusterkit.records import Environment
-from clusterkit.transport import Local, Transport
+from clusterkit.sweep import library
+from clusterkit.sweep.recipe import Recipe
+from clusterkit.transport import Connection, Local, Transport
 
 # Folder names say enough (name-version.dist-info), and reading them takes a millisecond;
 # importlib.metadata would open a file of each package. Where a virtual environment hides the
@@ -52,9 +60,152 @@ def describe(python: str, transport: Transport) -> Environment:
         version, names = sys.version.split()[0], _own()
     else:
         version, names = _probed(python, transport)
+    return _environment(python, version, names)
+
+
+def _environment(python: str, version: str, names: Iterable[Iterable[str]]) -> Environment:
     packages = _packages(names)
     text = json.dumps([version, packages], sort_keys=True, separators=(",", ":"))
     return Environment(hashlib.sha256(text.encode()).hexdigest(), python, version, packages)
+
+
+def look(connection: Connection, recipe: Recipe) -> tuple[str, Environment | None]:
+    """Where the environment of `recipe` is or would be on the cluster; None: not made yet."""
+    answer = _look(connection, recipe)
+    return str(answer["folder"]), _made(answer)
+
+
+def make(connection: Connection, recipe: Recipe, say: Callable[[str], None]) -> Environment:
+    """The environment of `recipe` on the cluster, made now unless it is there.
+
+    `say` is called with a line for each step. Interrupted at any point, the next call makes it
+    anew; one that is complete is never touched. Raises ClusterkitError with uv's own words.
+    """
+    answer = _look(connection, recipe)
+    found = _made(answer)
+    if found is not None:
+        return found
+    say(f"building environment {Path(answer['folder']).name[:8]} of {recipe.source.name}")
+    arguments = _arguments(recipe) | {
+        "uv": _uv(connection, str(answer["machine"])),
+        "probe": _PROBE,
+    }
+    try:
+        answer = _talk(connection, arguments, dict(recipe.files), say)
+    except CommandFailed as error:
+        raise ClusterkitError(
+            f"the environment of {recipe.source} could not be made on {connection.cluster}: "
+            f"{error.stderr.strip() or error}. The same command goes on."
+        ) from error
+    found = _made(answer)
+    if found is None:
+        words = answer.get("failed") or "the connection broke; the same command goes on"
+        raise ClusterkitError(
+            f"the environment of {recipe.source} could not be made on {connection.cluster}; "
+            f"nothing was submitted. uv says:\n{words}\n{_advice(str(words))}"
+        )
+    return found
+
+
+def _advice(words: str) -> str:
+    if "No interpreter found" in words or "python-build-standalone" in words:
+        return (
+            "The cluster has no such Python, and none could be fetched: ask for one that it has "
+            "(requires-python, .python-version, --python), or install it there."
+        )
+    if "error sending request" in words or "dns error" in words or "Failed to fetch" in words:
+        return (
+            "The cluster must reach a package index; /etc/pip.conf or UV_DEFAULT_INDEX there name "
+            "another one. `--environment none` takes the cluster's own Python as it is."
+        )
+    return "Mend the file, or name another one with --environment."
+
+
+def _arguments(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "id": recipe.id,
+        "label": recipe.source.name,
+        "kind": recipe.kind,
+        "main": recipe.main,
+        "python": recipe.python,
+    }
+
+
+def _look(connection: Connection, recipe: Recipe) -> dict[str, Any]:
+    arguments = _arguments(recipe) | {"look": True}
+    try:
+        return _talk(connection, arguments, None, lambda _: None)
+    except CommandFailed:
+        library.ship(connection)  # it was not there yet, most likely
+        return _talk(connection, arguments, None, lambda _: None)
+
+
+def _talk(
+    connection: Connection,
+    arguments: Mapping[str, Any],
+    files: Mapping[str, str] | None,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Run the builder on the cluster; the last that it said."""
+    argv = library.argv(
+        connection, library.folder(connection), "build", connection.root, json.dumps(arguments)
+    )
+    given = b"" if files is None else json.dumps(files).encode() + b"\n"
+    last: dict[str, Any] = {}
+    try:
+        with connection.transport.stream(argv, input=given, env=connection.env) as stream:
+            for line in stream:
+                last = json.loads(line)
+                if "say" in last:
+                    say(str(last["say"]))
+    except CommandFailed:
+        if "failed" not in last:
+            raise
+    except ValueError as error:
+        raise TransportError(
+            f"{connection.cluster}: {connection.python} printed something unexpected: {error}"
+        ) from error
+    return last
+
+
+def _made(answer: Mapping[str, Any]) -> Environment | None:
+    found = answer.get("complete")
+    if not found:
+        return None
+    return _environment(f"{answer['folder']}/bin/python", found["version"], found["names"])
+
+
+def _uv(connection: Connection, machine: str) -> str:
+    """Where uv is on the cluster; this machine's is sent there, once for each version of it."""
+    if machine == platform.machine():
+        own = _own_uv()
+        version = Local().run([str(own), "--version"]).text.split()[1]
+        folder = f"{connection.root}/uv/{version}"
+        connection.transport.put({"uv": own}, folder)
+        return f"{folder}/uv"
+    done = connection.run(["sh", "-c", 'PATH="$PATH:$HOME/.local/bin" command -v uv'], check=False)
+    if done.returncode != 0 or not done.text.strip():
+        raise ClusterkitError(
+            f"{connection.cluster} is a {machine} and this machine a {platform.machine()}, so its "
+            "uv cannot be sent: install uv there (https://docs.astral.sh/uv/), or choose "
+            "`--environment none`"
+        )
+    return done.text.strip()
+
+
+def _own_uv() -> Path:
+    try:
+        import uv
+
+        return Path(uv.find_uv_bin())
+    except (ImportError, FileNotFoundError):
+        found = shutil.which("uv")
+        if found is None:
+            raise ClusterkitError(
+                "uv makes the tasks' environment on the cluster and is missing here: "
+                "`pip install uv`, or choose `--environment none`"
+            ) from None
+        return Path(found)
 
 
 def _own() -> list[list[str]]:

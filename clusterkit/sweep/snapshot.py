@@ -69,6 +69,23 @@ def verify(snapshot: Snapshot, files: Mapping[str, Path]) -> None:
         raise UsageError("a file of the project changed since the snapshot; try again")
 
 
+def top(snapshot: Snapshot, files: Mapping[str, Path]) -> Path:
+    """The folder on this machine that is the snapshot's own."""
+    return files[snapshot.script].parents[snapshot.script.count("/")]
+
+
+def digests(files: Mapping[str, Path]) -> dict[str, tuple[int, str, bool]]:
+    """Name -> size, SHA-256 (hex), whether it is executable, of all that are no links.
+
+    Raises UsageError when one changes meanwhile.
+    """
+    try:
+        contents = [_read(name, file) for name, file in files.items()]
+    except _ChangedError as error:
+        raise UsageError(f"{error.file}: changed since the snapshot; try again") from error
+    return {c.name: (c.size, c.digest, c.kind == "x") for c in contents if c.kind != "l"}
+
+
 class _ChangedError(Exception):
     def __init__(self, file: Path) -> None:
         super().__init__(str(file))

@@ -7,7 +7,6 @@ id is missing is found by its unique name (`track`).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -19,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from clusterkit import paths, slurm
+from clusterkit import slurm
 from clusterkit.errors import ClusterkitError, CommandFailed, SubmitError, UsageError
 from clusterkit.records import (
     Environment,
@@ -31,11 +30,14 @@ from clusterkit.records import (
     Submission,
 )
 from clusterkit.store import Store
-from clusterkit.sweep import command, script, snapshot, track
+from clusterkit.sweep import command, library, script, snapshot, track, upload
+from clusterkit.sweep.snapshot import top as snapshot_top
 from clusterkit.transport import Connection, Content
 
 #: Seconds for which sbatch may think.
 SBATCH_TIMEOUT = 120.0
+#: In so many of the latest experiments files are looked for that need not be sent again.
+_EARLIER = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,13 @@ class Plan:
     grace: int = 60  # seconds
     max_attempts: int = 3
     log_limit: int = 64 << 20  # bytes
+    path: tuple[str, ...] = ()  # folders inside the snapshot that Python finds modules in
 
     @classmethod
     def load(cls, stored: Mapping[str, Any]) -> Plan:
-        return cls(**{**stored, "warm": tuple(stored["warm"]), "alloc": tuple(stored["alloc"])})
+        """Raises nothing for what an earlier version stored."""
+        lists = {name: tuple(stored.get(name, ())) for name in ("warm", "alloc", "path")}
+        return cls(**{**stored, **lists})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,8 @@ def prepare(
         script=snapshot.script,
         tasks=len(grid.points),
         root=connection.experiment(identity),
-        lib=_library(connection)[0],
+        lib=library.folder(connection),
+        cluster_id=connection.cluster_id,
         axes=grid.axes,
         snapshot=snapshot.id,
         commit=snapshot.commit,
@@ -122,7 +128,7 @@ def prepare(
 def submit(prepared: Prepared, store: Store, connection: Connection) -> Experiment:
     """Upload, record, call sbatch. Raises SubmitError; then nothing is left of the experiment."""
     experiment, plan = prepared.experiment, prepared.plan
-    connection.transport.put(_library(connection)[1], experiment.lib)
+    library.ship(connection)
     settings = {
         "experiment": experiment.id,
         "python": prepared.environment.python,
@@ -132,6 +138,7 @@ def submit(prepared: Prepared, store: Store, connection: Connection) -> Experime
         "min_slot_time": plan.min_slot_time,
         "max_attempts": plan.max_attempts,
         "log_limit": plan.log_limit,
+        "path": list(plan.path),
     }
     tasks, index = _tasks(prepared)
     content: dict[str, Content] = {
@@ -142,9 +149,16 @@ def submit(prepared: Prepared, store: Store, connection: Connection) -> Experime
         "rounds/0/script": prepared.script.encode(),
         "slots/.made": b"",
     }
-    content.update({f"code/{name}": path for name, path in prepared.files.items()})
+    earlier = [e.root for e in store.experiments() if e.cluster == connection.cluster]
     try:
-        connection.transport.put(content, experiment.root)
+        upload.put(
+            connection,
+            experiment.lib,
+            experiment.root,
+            content,
+            prepared.files,
+            earlier[:_EARLIER],
+        )
         snapshot.verify(prepared.snapshot, prepared.files)
         with store.submitting(experiment.id) as mark:
             store.add_experiment(
@@ -282,29 +296,31 @@ def _round(
         )
         for chunk in range(math.ceil(total / size))
     )
-    limit = _time_limit(connection, plan)
+    # The cluster's own defaults, such as an account, lie under what the user said.
+    options = {**connection.limits.sbatch, **plan.options}
+    limit = _time_limit(connection, plan, options)
     text = script.render(
         script.Round(
             experiment=experiment.id,
             root=experiment.root,
             number=number,
             total=total,
-            workers=_workers(connection, plan, total),
+            workers=_workers(connection, plan, options, total),
             pack=plan.pack,
             time_limit=limit,
             grace=min(plan.grace, limit // 4),
             job_name=submissions[0].job_name,
             python=connection.python,
-            program=f"{experiment.lib}/clusterkit/node/__main__.py",
+            program=library.program(experiment.lib),
         ),
-        SlurmRequest(plan.options, plan.throttle),
+        SlurmRequest(options, plan.throttle),
     )
     return text, submissions
 
 
-def _time_limit(connection: Connection, plan: Plan) -> int:
+def _time_limit(connection: Connection, plan: Plan, options: Mapping[str, str | bool]) -> int:
     """Seconds; 0: unlimited. A raw option is stronger than the grid, the grid than the cluster."""
-    said = slurm.time_in(plan.alloc) or plan.options.get("time")
+    said = slurm.time_in(plan.alloc) or options.get("time")
     if isinstance(said, str):
         try:
             return slurm.parse_time(said) or 0
@@ -313,26 +329,14 @@ def _time_limit(connection: Connection, plan: Plan) -> int:
     return connection.limits.default_time or 0
 
 
-def _workers(connection: Connection, plan: Plan, total: int) -> int:
+def _workers(
+    connection: Connection, plan: Plan, options: Mapping[str, str | bool], total: int
+) -> int:
     """How many slots will work at once, about: claims shrink by it towards the end."""
-    cpus = plan.options.get("cpus-per-task", "1")
+    cpus = options.get("cpus-per-task", "1")
     each = int(cpus) if isinstance(cpus, str) and cpus.isdigit() else 1
     most = max(1, connection.limits.cpus // max(1, each))
     return max(1, min(total, most, plan.throttle or most))
-
-
-def _library(connection: Connection) -> tuple[str, dict[str, Content]]:
-    """Where clusterkit.node lies on the cluster, content-addressed, and its files."""
-    package = paths.package()
-    files: dict[str, Content] = {
-        f"clusterkit/{path.relative_to(package).as_posix()}": path.read_bytes()
-        for path in (package / "__init__.py", *sorted((package / "node").glob("*.py")))
-    }
-    digest = hashlib.sha256()
-    for name, data in files.items():
-        assert isinstance(data, bytes)
-        digest.update(f"{name}\0{len(data)}\0".encode() + data)
-    return f"{connection.root}/lib/{digest.hexdigest()[:16]}", files
 
 
 def _tasks(prepared: Prepared) -> tuple[bytes, bytes]:
@@ -369,7 +373,7 @@ def place(snapshot: Snapshot, files: Mapping[str, Path], cwd: Path) -> tuple[str
     Tasks stand where the user stood: in the snapshot's folder that is `cwd`, else the script's.
     """
     relative = PurePosixPath(snapshot.script)
-    top = files[snapshot.script].parents[len(relative.parts) - 1]
+    top = snapshot_top(snapshot, files)
     here = cwd.resolve()
     if here.is_relative_to(top):
         folder = PurePosixPath(here.relative_to(top).as_posix())

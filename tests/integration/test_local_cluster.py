@@ -21,7 +21,9 @@ from conftest import REPOSITORY, Clusterkit, command, environment, start_or_skip
 
 from clusterkit import cluster, paths
 from clusterkit.cluster import processes
+from clusterkit.cluster.access import Identity
 from clusterkit.cluster.providers.local import LocalProvider
+from clusterkit.cluster.spec import LocalSpec
 from clusterkit.errors import ClusterNotStarted
 
 pytestmark = pytest.mark.slurm
@@ -159,7 +161,8 @@ def test_after_a_reboot_with_a_port_taken(own: Path, clusterkit: Clusterkit) -> 
     ).stdout.strip()  # fmt: skip
     saved_by_the_controller(own, "ghost")
     before = facts(own)
-    provider = LocalProvider("local", own / "clusters" / "local")
+    where = own / "clusters" / "local"
+    provider = LocalProvider(LocalSpec(), Identity("local", "0" * 16, where), where)
     running = provider._running()
     assert running.steps
     kill(*(process.pid for process in running.all))

@@ -10,14 +10,20 @@ from pathlib import Path
 import pytest
 
 from clusterkit.cluster import ansible, packages, private
+from clusterkit.cluster.access import Identity
 from clusterkit.cluster.providers import local
+from clusterkit.cluster.spec import LocalSpec
 from clusterkit.errors import ClusterError, SetupFailed
+
+
+def _provider(folder: Path) -> local.LocalProvider:
+    return local.LocalProvider(LocalSpec(), Identity("local", "0" * 16, folder), folder)
 
 
 def test_missing_packages_without_root_name_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    provider = local.LocalProvider("local", tmp_path)
+    provider = _provider(tmp_path)
     monkeypatch.setattr(packages, "BINARIES", {"surely-not-here": "slurmd"})
     monkeypatch.setattr(packages.os, "getuid", lambda: 12345)
     monkeypatch.setattr(packages, "_sudo", lambda: False)
@@ -31,7 +37,7 @@ def test_missing_packages_without_root_name_the_command(
 def test_missing_packages_are_planned_for_root(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    provider = local.LocalProvider("local", tmp_path)
+    provider = _provider(tmp_path)
     monkeypatch.setattr(packages, "BINARIES", {"surely-not-here": "slurmd"})
     monkeypatch.setattr(packages, "require_installable", lambda _: None)
     assert provider.plan().packages == packages.PACKAGES
@@ -50,7 +56,7 @@ def test_missing_packages_are_planned_for_root(
     ],
 )
 def test_paths_that_slurm_cannot_use_get_a_short_name(folder: str, aliased: bool) -> None:
-    provider = local.LocalProvider("local", Path(folder))
+    provider = _provider(Path(folder))
     assert (provider.base != Path(folder)) == aliased
     # <spool>/<node of 64>_<job>.<step>
     assert len(os.fsencode(f"{provider.base}/slurm/spool")) + 1 + 64 + 2 + 10 + 10 < 160

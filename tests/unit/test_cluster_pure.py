@@ -128,10 +128,16 @@ def test_connect_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_sinfo_and_squeue_are_parsed() -> None:
-    nodes = lifecycle.parse_nodes("vm|mixed|1/1/0/2|23382|(null)\nvm|mixed|1/1/0/2|23382|(null)\n")
-    assert nodes == (lifecycle.Node("vm", "mixed", 2, 1, 23382, ""),)
+    nodes = state.parse_nodes(
+        "vm|mixed|1/1/0/2|23382|(null)|none\nvm|mixed|1/1/0/2|23382|(null)|none\n"
+        "w1|down*|0/0/4/4|900|gpu:t4:1|Not responding\n"
+    )
+    assert nodes == (
+        state.Node("vm", "mixed", 2, 1, 23382, ""),
+        state.Node("w1", "down*", 4, 0, 900, "gpu:t4:1", "Not responding"),
+    )
     queue = "RUNNING|3\nRUNNING|N/A\nPENDING|4-9,12\nCOMPLETING|1\n"
-    assert lifecycle.parse_queue(queue) == (3, 7)
+    assert state.parse_queue(queue) == (3, 7)
 
 
 def test_a_process_is_more_than_its_pid() -> None:

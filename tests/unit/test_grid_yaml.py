@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from clusterkit import yaml12
 from clusterkit.errors import FileProblems
 from clusterkit.sweep import grid_yaml
 from clusterkit.sweep.grid_yaml import Document, Mapping, Node, Scalar, Sequence
@@ -21,7 +22,7 @@ from clusterkit.sweep.grid_yaml import Document, Mapping, Node, Scalar, Sequence
 def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """PyYAML's two parsers: not every machine has the fast one."""
     if request.param == "python":
-        monkeypatch.setattr(grid_yaml, "_Events", yaml.SafeLoader)
+        monkeypatch.setattr(yaml12, "_Events", yaml.SafeLoader)
     elif not yaml.__with_libyaml__:
         pytest.skip("PyYAML without libyaml")
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 from clusterkit.cluster.facts import Facts
 from clusterkit.cluster.hardware import Gpu
 from clusterkit.errors import ClusterError
+from clusterkit.transport import Address
 
 if TYPE_CHECKING:
     from clusterkit.cluster.access import Identity
@@ -45,12 +46,13 @@ class Machine:
     cpus: int = 0
     memory: int = 0
     gpus: tuple[Gpu, ...] = ()
+    hostname: str = ""  # what it calls itself, where that is not `name`
     group: str = ""  # the worker group, which is its partition; "" for a head
     gpus_promised: int = 0
     state: str = "running"
     login: str = ""  # the account to log in with; "": the usual ones of the image are tried
     port: int = 22
-    host_key: str = ""  # its public host key as told by a trustworthy source; "": access knows it
+    reach: Address | None = None  # how ssh reaches it where that is not the cluster's own way
     why: str = ""  # of a dead one: the place's own words, as "preempted"
     ansible: Mapping[str, object] = field(default_factory=dict)
     running: tuple[str, ...] = ()  # the daemons seen to run (`local` only)
@@ -132,7 +134,7 @@ class Provider(abc.ABC):
         """Make the machines reachable from here; what had to be mended, in words, or ""."""
         return ""
 
-    def pause(self, say: Say) -> None:
+    def pause(self, say: Say) -> None:  # noqa: ARG002 - for those that can
         """Switch the machines off and keep their disks; `create` switches them on again."""
         raise ClusterError(f"cluster {self.cluster!r}: {self.name} machines cannot be paused")
 

@@ -14,16 +14,21 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clusterkit import slurm
 from clusterkit.cluster import daemons, facts, hardware, packages, private, processes
 from clusterkit.cluster.daemons import Running
-from clusterkit.cluster.providers import Ended, Machine, Plan, Provider
+from clusterkit.cluster.providers import Ended, Machine, Plan, PrivateProvider, Say
 from clusterkit.errors import ClusterError, CommandFailed, SetupFailed
 from clusterkit.transport import Local
+
+if TYPE_CHECKING:
+    from clusterkit.cluster.access import Identity
+    from clusterkit.cluster.spec import Spec
 
 _PORTS = {"slurmctld": "SlurmctldPort", "slurmd": "SlurmdPort"}
 #: Seconds for jobs to end after SIGTERM: KillWait of the role, and a little more.
@@ -32,20 +37,23 @@ _JOB_GRACE = 15.0
 _DAEMON_GRACE = 10.0
 
 
-class LocalProvider(Provider):
+class LocalProvider(PrivateProvider):
     """See the module. `temporary` and `devices` are for tests."""
 
     name = "local"
+    disposable = False
+    looked_for = ("processes", "ports")
 
     def __init__(
         self,
-        cluster: str,
+        spec: Spec,
+        identity: Identity,
         folder: Path,
         *,
         temporary: Path = Path("/tmp"),  # noqa: S108 - not TMPDIR: it must be the same every time
         devices: Path = Path("/dev"),
     ) -> None:
-        super().__init__(cluster, folder)
+        super().__init__(spec, identity, folder)
         self._devices = devices
         self._alias = private.alias(folder, temporary)
         self.base = self._alias / "c" if self._alias is not None else folder
@@ -70,7 +78,7 @@ class LocalProvider(Provider):
         told += [f"{', '.join(absent)}: to be started"] if absent else []
         return Plan((machine,), self._packages, (*told, *notes))
 
-    def create(self, plan: Plan) -> None:  # noqa: ARG002 - it is one machine in any case
+    def create(self, plan: Plan, say: Say) -> None:  # noqa: ARG002 - it is one machine in any case
         try:
             for part in ("munge", "slurm", "work", "ansible"):
                 (self.folder / part).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -268,7 +276,7 @@ class LocalProvider(Provider):
 
     # -- stop -------------------------------------------------------------------------------------
 
-    def destroy(self, say: Callable[[str], None]) -> Ended:
+    def destroy(self, say: Say, only: Collection[str] | None = None) -> Ended:  # noqa: ARG002
         running = self._running()
         ended = len(running.all)
         jobs = 0
@@ -306,7 +314,7 @@ class LocalProvider(Provider):
         ]
         return tuple(found)
 
-    def _cancel(self, say: Callable[[str], None]) -> int:
+    def _cancel(self, say: Say) -> int:
         """Cancel every job; how many there were (what still waits of an array counts once)."""
         environment = {"SLURM_CONF": self.slurm_conf}
         client = Local()

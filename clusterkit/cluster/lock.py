@@ -1,0 +1,36 @@
+"""One clusterkit at a time on one cluster: the kernel lets go when a process ends, however."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from clusterkit.errors import Busy, ClusterError
+from clusterkit.paths import Home
+
+
+@contextmanager
+def hold(home: Home, name: str) -> Iterator[None]:
+    """Hold the cluster for oneself. Raises Busy when another process does."""
+    folder = home.cluster(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ClusterError(f"{error.filename}: cannot be written: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise Busy(
+                f"another clusterkit (pid {owner}) is working on the cluster {name!r}. "
+                "Wait for it to end, then try again."
+            ) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)

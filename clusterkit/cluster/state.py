@@ -1,0 +1,100 @@
+"""How a cluster is now: its nodes and its queue, as SLURM tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from clusterkit import slurm
+from clusterkit.cluster.facts import Facts
+from clusterkit.transport import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node as sinfo sees it; `state` is its word ("idle", "mixed", "down*").
+
+    `reason` is why it is down or drained, `machine` the state of the machine itself where the
+    provider was asked ("running", "stopped", "dead", "absent"). Memory in MiB.
+    """
+
+    name: str
+    state: str
+    cpus: int
+    cpus_busy: int
+    memory: int
+    gres: str
+    reason: str = ""
+    machine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A cluster now.
+
+    `state`: running, broken (a daemon or a machine died, or SLURM is silent), unreachable or
+    stopped. `elements` are job elements (of arrays, each one) that run or wait. `price` is an
+    hour's, in `currency`; None when it is unknown or there is none to pay.
+    """
+
+    name: str
+    provider: str
+    state: str
+    daemons: Mapping[str, bool]
+    nodes: tuple[Node, ...] = ()
+    running: int = 0
+    pending: int = 0
+    problem: str = ""
+    facts: Facts | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self.running + self.pending > 0
+
+
+NODES_ARGV = ("sinfo", "--noheader", "--Node", "--format=%N|%T|%C|%m|%G|%E")
+QUEUE_ARGV = ("squeue", "--noheader", "--states=RUNNING,COMPLETING,PENDING", "--format=%T|%K")
+
+
+def parse_nodes(text: str) -> tuple[Node, ...]:
+    """Lines of NODES_ARGV; %C is allocated/idle/other/total. A node counts once."""
+    found: dict[str, Node] = {}
+    for line in text.splitlines():
+        fields = line.split("|", 5)
+        if len(fields) >= 5:
+            name, state, cpus, memory, gres = fields[:5]
+            reason = fields[5] if len(fields) == 6 else ""
+            counts = [int(one) for one in cpus.split("/")]
+            found[name] = Node(
+                name,
+                state,
+                counts[3],
+                counts[0],
+                int(memory),
+                "" if gres == "(null)" else gres,
+                "" if reason == "none" else reason,
+            )
+    return tuple(found.values())
+
+
+def parse_queue(text: str) -> tuple[int, int]:
+    """Lines of QUEUE_ARGV as (running, pending) elements."""
+    running = pending = 0
+    for line in text.splitlines():
+        state, _, indexes = line.partition("|")
+        count = sum(last - first + 1 for first, last in slurm.parse_indexes(indexes)) or 1
+        if state == "PENDING":
+            pending += count
+        else:
+            running += count
+    return running, pending
+
+
+def ask(connection: Connection) -> tuple[tuple[Node, ...], int, int]:
+    """Nodes, running and pending elements. Raises CommandFailed, Unreachable."""
+    listed = connection.run(NODES_ARGV, timeout=20)
+    queue = connection.transport.run(
+        QUEUE_ARGV, env={**connection.env, **slurm.SQUEUE_ENVIRONMENT}, timeout=20
+    )
+    running, pending = parse_queue(queue.text)
+    return parse_nodes(listed.text), running, pending
