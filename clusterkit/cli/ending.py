@@ -159,6 +159,12 @@ def _bring_in(
         progress.finish(store, connection, store.experiment(experiment.id))
     if goes:
         kept = keep.bring(connection, experiment, home)
+        files, size = keep.missing(connection, experiment, home)
+        if files:  # what `bring` has proved, once more and by other means
+            raise ClusterError(
+                f"experiment {experiment.id}: {files} files ({_amount(size)}) are still only on "
+                "the cluster. Does a task write there? Nothing was stopped; repeat it."
+            )
         click.echo(
             f"  {experiment.id}: {kept.files} files ({_amount(kept.size)}), {kept.new} of them "
             f"new, are in {kept.folder}",

@@ -102,9 +102,15 @@ def text(file: Path) -> str:
 
 
 def cluster_spec(home: Home, name: str) -> Spec:
-    """The settings of the cluster `name`.
+    """The settings of the cluster `name`; raises as `source` does."""
+    return source(home, name).spec
 
-    Those of the settings file, where it has the name; else those it was started with.
+
+def source(home: Home, name: str) -> stored.Stored:
+    """The settings of the cluster `name`, and the file that they stand in, as `stored` keeps them.
+
+    Those of the settings file, where it has the name; else those it was started with, and the
+    file that it was started from; `local` needs none.
 
     Raises UnknownCluster with near names, FileProblems with all problems of the file, UsageError
     when the cluster was started from another file than the one that would be used now.
@@ -116,14 +122,14 @@ def cluster_spec(home: Home, name: str) -> Spec:
     folder = home.cluster(name)
     if file is not None and name in specs:
         _require_same(stored.read(folder), name, file, specs[name])
-        return specs[name]
+        return stored.Stored(str(file.resolve()), specs[name])
     started = stored.read(folder)
     if started is not None:
-        return started.spec
+        return started
     if name == LOCAL:
         from clusterkit.cluster.spec import LocalSpec
 
-        return LocalSpec()
+        return stored.Stored(None, LocalSpec())
     raise UnknownCluster(_unknown(home, name, file))
 
 

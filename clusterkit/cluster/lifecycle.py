@@ -61,17 +61,17 @@ def made(
     `as_started` takes those that it was started with, whatever the settings file says by now.
     """
     folder = home.cluster(name)
-    started = stored.read(folder) if as_started else None
-    spec = started.spec if started is not None else config.cluster_spec(home, name)
+    source = (stored.read(folder) if as_started else None) or config.source(home, name)
+    spec = source.spec
     if isinstance(spec, AttachSpec):
         if keep:
-            stored.write(folder, spec, config.find(home))
+            stored.write(folder, spec, source.file)
         return spec, None
     own_key = spec.key if isinstance(spec, Built) else None
     remote = isinstance(spec, Built)
     identity = access.identity(folder, name, own_key, make=keep and remote)
     if keep and remote:
-        stored.write(folder, spec, config.find(home))
+        stored.write(folder, spec, source.file)
     return spec, providers.provider(spec, identity, folder)
 
 

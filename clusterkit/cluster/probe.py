@@ -27,7 +27,7 @@ say python "$(command -v python3 || :)"
 say claim "$(first /var/lib/clusterkit/cluster)"
 say done "$(first /var/lib/clusterkit/done)"
 say rotated "$(first /var/lib/clusterkit/rotated)"
-say cgroup "$(stat -fc %T /sys/fs/cgroup 2>/dev/null)"
+say cgroup "$(first /sys/fs/cgroup/cgroup.controllers)"
 say slurm "$(dpkg-query -W -f '${{Version}}' slurm-client 2>/dev/null || :)"
 for key in /etc/ssh/ssh_host_*_key.pub; do say key "$(first "$key")"; done
 i=0
@@ -102,7 +102,7 @@ def read(text: str) -> Seen:
         claim=one("claim"),
         done=one("done"),
         rotated=bool(one("rotated")),
-        cgroups=one("cgroup") == "cgroup2fs",
+        cgroups={"cpuset", "memory"} <= set(one("cgroup").split()),
         slurm=one("slurm"),
         host_keys=tuple(" ".join(key.split()[:2]) for key in lines.get("key", ()) if key),
         units=units,

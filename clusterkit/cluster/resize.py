@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clusterkit.cluster import config, drain, edit, lifecycle, remote
+from clusterkit.cluster import config, drain, edit, lifecycle, remote, stored
 from clusterkit.cluster import facts as facts_file
 from clusterkit.cluster.lifecycle import Agree, Started
 from clusterkit.cluster.lock import hold
@@ -78,21 +78,8 @@ def resize(
             f"`clusterkit start {name}`."
         )
     watch = watch or Nobody()
-    file = config.find(home)
     with hold(home, name), Phases(watch, home, name) as phase:
-        if chosen:
-            if file is None:
-                raise UsageError(
-                    f"there is no clusterkit.yaml here that {name!r} could be resized in. Call "
-                    "this in the folder that it was started from, or set CLUSTERKIT_CONFIG."
-                )
-            text = file.read_text(encoding="utf-8")
-            for group, count in chosen.items():
-                text = edit.set_count(text, name, group, count)
-            staging = file.with_name(f".{file.name}.new")
-            staging.write_text(text, encoding="utf-8")
-            staging.chmod(file.stat().st_mode & 0o7777)
-            staging.rename(file)
+        file = _edit(home, name, chosen) if chosen else None
         _, provider = lifecycle.made(home, name, keep=True)
         assert provider is not None
         planned: Plan = provider.plan()
@@ -113,3 +100,20 @@ def resize(
                 provider.identity.forget(machine)
     started = lifecycle.start(home, name, agree=agree, watch=watch)
     return Resized(started, tuple(going), file)
+
+
+def _edit(home: Home, name: str, chosen: Mapping[str, int]) -> Path:
+    """Write the counts into the settings file, and into what the cluster was started with."""
+    source = config.source(home, name)
+    if source.file is None or not Path(source.file).is_file():
+        raise UsageError(
+            f"the settings file of {name!r} is gone ({source.file}), so it cannot be resized. Put "
+            "it back there first."
+        )
+    file = Path(source.file)
+    text = config.text(file)
+    for group, count in chosen.items():
+        text = edit.set_count(text, name, group, count)
+    edit.save(file, text)
+    stored.write(home.cluster(name), config.load(file)[name], file)
+    return file

@@ -30,10 +30,10 @@ class Stored:
     spec: Spec
 
 
-def write(folder: Path, spec: Spec, file: Path | None) -> None:
+def write(folder: Path, spec: Spec, file: Path | str | None) -> None:
     """Atomically: after a crash at any moment the old file or the new one is there."""
     data = {
-        "file": None if file is None else str(file.resolve()),
+        "file": None if file is None else str(Path(file).resolve()),
         "spec": spec.model_dump(mode="json"),
     }
     staging = folder / f".{FILE}.{os.getpid()}"

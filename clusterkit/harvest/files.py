@@ -39,10 +39,11 @@ def gather(
             argv, input=json.dumps(known).encode() + b"\n", env=connection.env
         ) as stream:
             source = wire.unpacked(stream)
-            with tarfile.open(fileobj=source, mode="r|") as archive:
-                for member in archive:
-                    place(archive, member, target)
-                    new += 1
+            if source.peek(1):  # else the command failed, and will tell why
+                with tarfile.open(fileobj=source, mode="r|") as archive:
+                    for member in archive:
+                        place(archive, member, target)
+                        new += 1
             source.read()  # the padding behind the archive's end
     except CommandFailed as error:
         raise TransportError(

@@ -13,6 +13,7 @@ import sys
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -91,23 +92,15 @@ def bring(connection: Connection, experiment: Experiment, home: Home) -> Kept:
     known = {name: fact for name, fact in known.items() if not name.endswith(".jsonl")}
     arguments = {"packed": not isinstance(connection.transport, Local)}
     argv = _argv(connection, experiment, arguments)
-    manifest: dict[str, list[Any]] | None = None
+    manifest = None
     digests: dict[str, list[Any]] = {}
     try:
         with connection.transport.stream(
             argv, input=json.dumps(known).encode() + b"\n", env=connection.env
         ) as stream:
             source = wire.unpacked(stream)
-            with tarfile.open(fileobj=source, mode="r|") as archive:
-                for member in archive:
-                    if member.name == keep.MANIFEST:
-                        content = archive.extractfile(member)
-                        assert content is not None
-                        manifest = json.loads(content.read())
-                    else:
-                        digest = hashlib.sha256()
-                        size = files.place(archive, member, target, digest.update)
-                        digests[member.name] = [size, digest.hexdigest()]
+            if source.peek(1):  # else the command failed, and will tell why
+                manifest = _receive(source, target, digests)
             source.read()  # what stands behind the archive's end
     except CommandFailed as error:
         raise _unreadable(experiment, error) from error
@@ -123,6 +116,24 @@ def bring(connection: Connection, experiment: Experiment, home: Home) -> Kept:
     _prove(experiment, target, manifest, digests)
     sizes = [entry[0] for entry in manifest.values() if len(entry) == 2]
     return Kept(target, len(sizes), sum(sizes), len(digests))
+
+
+def _receive(
+    source: BufferedReader, target: Path, digests: dict[str, list[Any]]
+) -> dict[str, list[Any]] | None:
+    """Write what comes to `target`, its sizes and hashes to `digests`; the manifest."""
+    manifest: dict[str, list[Any]] | None = None
+    with tarfile.open(fileobj=source, mode="r|") as archive:
+        for member in archive:
+            if member.name == keep.MANIFEST:
+                content = archive.extractfile(member)
+                assert content is not None
+                manifest = json.loads(content.read())
+            else:
+                digest = hashlib.sha256()
+                size = files.place(archive, member, target, digest.update)
+                digests[member.name] = [size, digest.hexdigest()]
+    return manifest
 
 
 def _prove(

@@ -98,7 +98,10 @@ def _make(folder: str, files: "dict[str, str]", arguments: "dict[str, Any]", loc
     }
     env.pop("VIRTUAL_ENV", None)
     uv = arguments["uv"]
-    wanted = arguments["python"] or sys.executable
+    # The cluster's own Python, which is on every node, before others that uv may find here.
+    wanted = arguments["python"]
+    if fits(wanted, sys.version_info[:3]):
+        wanted = sys.executable
     _run([uv, "venv", "--no-project", "--python", wanted, folder], env, folder, lock)
     project = os.path.join(folder, "project")
     for name, text in files.items():
@@ -126,6 +129,35 @@ def _make(folder: str, files: "dict[str, str]", arguments: "dict[str, Any]", loc
         file.flush()
         os.fsync(file.fileno())
     os.rename(staging, os.path.join(folder, COMPLETE))
+
+
+def fits(wanted: str, version: "tuple[int, ...]") -> bool:
+    """Whether a Python of this version is what is wanted ("3.12", ">=3.10,<3.13", "").
+
+    False also for what is not understood here: uv understands more.
+    """
+    for part in filter(None, wanted.replace(" ", "").split(",")):
+        number = part.lstrip("<>=!~")
+        sign = part[: len(part) - len(number)]
+        fields = number[:-2].split(".") if number.endswith(".*") else number.split(".")
+        if not all(field.isdigit() for field in fields):
+            return False
+        asked = tuple(map(int, fields))
+        same = version[: len(asked)] == asked
+        whole = version == asked + (0,) * (3 - len(asked))
+        holds = {
+            "": same,
+            "==": same if fields != number.split(".") else whole,
+            "!=": not (same if fields != number.split(".") else whole),
+            ">=": version >= asked,
+            ">": version > asked and not same,
+            "<=": version < asked or whole,
+            "<": version < asked,
+            "~=": version >= asked and version[: len(asked) - 1] == asked[:-1],
+        }
+        if not holds.get(sign, False):
+            return False
+    return True
 
 
 def _run(argv: "list[str]", env: "dict[str, str]", folder: str, lock: int) -> None:

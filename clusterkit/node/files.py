@@ -16,7 +16,10 @@ def send(root: str, pattern: str, known: dict[str, list[int]], out: BinaryIO) ->
     `known` maps a name to the size (bytes) and time of change (ns) that the receiver has. Links are
     not followed and not sent.
     """
-    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+    # Dereferencing: of two hard links tarfile would send the second as a word without content.
+    with tarfile.open(
+        fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, dereference=True
+    ) as archive:
         for name, path in _matching(os.path.join(root, "out"), pattern):
             status = os.lstat(path)
             if stat.S_ISREG(status.st_mode) and known.get(name) != [

@@ -33,7 +33,10 @@ def inventory(root: str) -> "dict[str, list[int]]":
 def send(root: str, known: "dict[str, list[int]]", out: BinaryIO) -> None:
     """Every file but those whose size and time are as `known` says, then the manifest."""
     manifest: "dict[str, list[Any]]" = {}
-    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+    # Dereferencing: of two hard links tarfile would send the second as a word without content.
+    with tarfile.open(
+        fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, dereference=True
+    ) as archive:
         for name, path, status in _entries(root):
             if stat.S_ISLNK(status.st_mode):
                 target = os.readlink(path)
@@ -48,8 +51,6 @@ def send(root: str, known: "dict[str, list[int]]", out: BinaryIO) -> None:
                         digest.update(block)
                 else:
                     member = archive.gettarinfo(arcname=name, fileobj=file)
-                    # Of two hard links tarfile would send the second as a word.
-                    member.type, member.linkname = tarfile.REGTYPE, ""
                     size = member.size
                     seconds, fraction = divmod(status.st_mtime_ns, 10**9)
                     member.pax_headers = {"mtime": "%d.%09d" % (seconds, fraction)}

@@ -106,11 +106,14 @@ def _jump(address: Address) -> str:
     """
     if address.own_settings or not (address.key or address.known_hosts):
         return f"ProxyJump={address.jump}"
-    before, _, last = address.jump.rpartition(",")
+    *before, last = (
+        hop if "@" in hop or not address.user else f"{address.user}@{hop}"
+        for hop in address.jump.split(",")
+    )
     user, _, place = last.rpartition("@")
     host, port = _host_port(place)
     hop = replace(
-        address, host=host, user=user or address.user, port=port, jump=before, host_key_alias=""
+        address, host=host, user=user, port=port, jump=",".join(before), host_key_alias=""
     )
     command = ["ssh", *options(hop, None), "-o", "ControlMaster=no", "-o", "ControlPath=none"]
     words = [word.replace("%", "%%") for word in command]

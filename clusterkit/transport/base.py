@@ -88,7 +88,8 @@ class Transport(abc.ABC):
         above it are made. With `update` a folder's content goes into `target` itself, which makes
         a repeated call the same call, and files of the same size and time are not sent again.
         Links stay links, modes and times are kept. Nothing is ever deleted on the other side. A
-        relative `target` is relative to the account's home folder. Raises TransportError.
+        relative `target` is relative to the account's home folder; `~` is a name like any other.
+        Where one side has no rsync everything is sent. Raises TransportError.
         """
 
     @abc.abstractmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -134,7 +135,11 @@ def test_a_machine_that_is_switched_off(ssh: Ssh, machine: Server) -> None:
 def test_a_machine_that_hangs_up() -> None:
     """It boots, or has too many connections already."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=lambda: listener.accept()[0].close(), daemon=True).start()
+
+        def hang_up() -> None:
+            listener.accept()[0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
         with pytest.raises(Unreachable, match="it closed the connection") as caught:
             Ssh(Address("127.0.0.1", port=listener.getsockname()[1])).run(["true"])
     assert caught.value.why == "silent"
@@ -236,6 +241,20 @@ def test_by_way_of_another_machine(machine: Server) -> None:
 
 def test_interactive_passes_the_exit_code(ssh: Ssh) -> None:
     assert ssh.interactive(["sh", "-c", 'exit "$CODE"'], env={"CODE": "7"}) == 7
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0 or shutil.which("sudo") is None, reason="needs root and sudo")
+def test_as_root_by_sudo(machine: Server, tmp_path: Path) -> None:
+    ssh = Ssh(replace(machine.address, user=""), become=True)
+    argv = ["sh", "-c", 'echo "$SUDO_USER $X"; exit 255']
+    done = ssh.run(argv, env={"X": "it's"}, cwd=str(tmp_path), check=False)
+    assert (done.text, done.stderr, done.returncode) == ("root it's\n", b"", 255)
+    ssh.put({"a": b"1"}, str(tmp_path / "put"))
+    ssh.push(tmp_path / "put", str(tmp_path / "pushed"))
+    ssh.pull(str(tmp_path / "pushed"), tmp_path / "pulled")
+    assert (tmp_path / "pulled" / "a").read_bytes() == b"1"
+    ssh.close()
 
 
 def test_sockets_have_short_private_paths(tmp_path: Path) -> None:

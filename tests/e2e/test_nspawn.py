@@ -144,7 +144,7 @@ def test_a_cluster_from_first_boot_to_nothing(provider: NspawnProvider) -> None:
     assert provider.destroy(print).machines == ()  # nothing left to do
 
 
-def test_reboots_pauses_and_deaths(tmp_path: Path, provider: NspawnProvider) -> None:
+def test_reboots_pauses_and_deaths(provider: NspawnProvider) -> None:
     single = make(provider.folder, count=0)
     (head,) = up(single)
     say(single, head, "sudo", "-n", "touch", "/etc/kept")
@@ -152,7 +152,7 @@ def test_reboots_pauses_and_deaths(tmp_path: Path, provider: NspawnProvider) -> 
 
     # A reboot inside: another process 1, the same disk and keys. The connection may break first.
     try:
-        say(single, head, "sudo", "-n", "systemctl", "reboot")
+        say(single, head, "sudo", "-n", "systemctl", "reboot", "--no-block")
     except CommandFailed as error:
         print(error)
 

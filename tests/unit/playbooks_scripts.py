@@ -27,8 +27,6 @@ def environment(*folders: Path) -> jinja2.Environment:
         "quote": lambda value: shlex.quote(str(value)),
         "bool": lambda value: value in (True, "yes", "true", "True", 1, "1"),
         "ternary": lambda value, one, other: one if value else other,
-        # Inside an expression, YAML's own reading has left Jinja two backslashes of every one.
-        "regex_replace": lambda value, pattern, by: re.sub(pattern, by, value),
         "dict2items": lambda value: [{"key": k, "value": v} for k, v in value.items()],
         "flatten": lambda value: [one for each in value for one in each],
         "combine": lambda *dicts: {k: v for each in dicts for k, v in each.items()},
@@ -98,9 +96,17 @@ def render(role: str, given: Mapping[str, Any]) -> str:
     # A play's roles see each other's defaults; this is the play with all of them.
     defaults = {k: v for one in ROLES for k, v in role_variables(one).items()}
     variables = Variables({**defaults, **given}, made)
-    template = made.get_template(f"{role}.sh.j2")
-    values = {name: _or_missing(variables, name) for name in variables}
-    return template.render({k: v for k, v in values.items() if v is not _MISSING})
+    text = "".join(
+        file.read_text()
+        for place in (folder / "templates", PLAYBOOKS / "templates")
+        for file in sorted(place.glob("*.j2"))
+    )
+    values = {
+        name: _or_missing(variables, name)
+        for name in variables.keys() & set(re.findall(r"\w+", text))
+    }
+    given_values = {name: value for name, value in values.items() if value is not _MISSING}
+    return made.get_template(f"{role}.sh.j2").render(given_values)
 
 
 _MISSING = object()

@@ -371,6 +371,21 @@ def test_a_started_cluster_takes_the_files_new_settings(home: Home) -> None:
     assert config.cluster_spec(home, "lab") == changed
 
 
+def test_the_source_is_the_file_that_names_the_cluster(
+    home: Home, nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = spec(NSPAWN)
+    file = str(nowhere / "clusterkit.yaml")
+    assert config.source(home, "lab") == stored.Stored(file, made)
+    assert config.source(home, "local") == stored.Stored(None, LocalSpec())
+    stored.write(home.cluster("lab"), made, file)
+    other = nowhere.parent / "other"
+    other.mkdir()
+    monkeypatch.chdir(other)
+    spec(NSPAWN, "another")
+    assert config.source(home, "lab") == stored.Stored(file, made)
+
+
 def test_another_files_cluster_of_the_same_name_is_refused(
     home: Home, nowhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

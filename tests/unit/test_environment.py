@@ -87,7 +87,7 @@ def test_the_same_on_another_machine_is_asked_there() -> None:
             asked.append(tuple(argv))
             return Completed(tuple(argv), 0, b'["3.9.2", [["numpy-1.0.dist-info"]]]', b"")
 
-        stream = put = interactive = None  # type: ignore[assignment]
+        stream = put = interactive = push = pull = None  # type: ignore[assignment]
 
     found = environment.describe(sys.executable, Remote())
     assert asked[0][:3] == (sys.executable, "-I", "-c")

@@ -32,7 +32,7 @@ from clusterkit.errors import ClusterError, CommandFailed
 from clusterkit.transport import Local
 
 #: Raise it with every change of what an image holds.
-_VERSION = 1
+_VERSION = 2
 _PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "openssh-server", "python3", "sudo", "iproute2",
     "ca-certificates", "cloud-init", "rsync",
@@ -54,15 +54,14 @@ _CHROOT = (
     'mount -t proc proc "$2/proc" && mount --bind /dev "$2/dev" && shift && exec chroot "$@"'
 )
 # The modules that user-data needs, and no others: each stage of cloud-init costs a start of Python.
-_CLOUD = {
-    "datasource_list": ["NoCloud"],
-    "network": {"config": "disabled"},
-    "cloud_init_modules": [
-        "bootcmd", "write_files", "set_hostname", "users_groups", "ssh", "set_passwords",
-    ],
-    "cloud_config_modules": ["runcmd"],
-    "cloud_final_modules": ["package_update_upgrade_install", "scripts_user"],
-}  # fmt: skip
+# One key a line: ds-identify, which decides whether cloud-init runs at all, is no reader of YAML.
+_CLOUD = """\
+datasource_list: [ NoCloud ]
+network: {config: disabled}
+cloud_init_modules: [bootcmd, write_files, set_hostname, users_groups, ssh, set_passwords]
+cloud_config_modules: [runcmd]
+cloud_final_modules: [package_update_upgrade_install, scripts_user]
+"""
 _NO_DAEMONS = "#!/bin/sh\nexit 101\n"  # policy-rc.d: a package starts nothing while it is installed
 
 
@@ -99,6 +98,7 @@ def prepare(recipe: Recipe, images: Path, say: Say) -> tuple[Path, ...]:
 
     Raises ClusterError with the last words of the step that failed.
     """
+    check(recipe, images)
     try:
         images.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -112,6 +112,18 @@ def prepare(recipe: Recipe, images: Path, say: Say) -> tuple[Path, ...]:
                     _make(recipe, folder, tuple(made), lock, say)
         made.insert(0, folder)
     return tuple(made)
+
+
+def check(recipe: Recipe, images: Path) -> None:
+    """Raise ClusterError when the image is missing and could not be made here."""
+    keyring = sources(recipe.image, recipe.mirror).keyring_file
+    if recipe.minutes(images) and not keyring.is_file():
+        package = sources(recipe.image, recipe.mirror).keyring_package
+        raise ClusterError(
+            f"the image {recipe.image} cannot be made: {keyring}, with the keys that its archive "
+            f"is signed with, is missing here. `apt-get install {package}` installs it, where "
+            "this machine's distribution has it; else choose another image."
+        )
 
 
 def _make(recipe: Recipe, folder: Path, lower: tuple[Path, ...], lock: int, say: Say) -> None:
@@ -136,13 +148,7 @@ def _make(recipe: Recipe, folder: Path, lower: tuple[Path, ...], lock: int, say:
 def _base(recipe: Recipe, part: Path, lock: int) -> Path:
     tree = part / "tree"
     archive = sources(recipe.image, recipe.mirror)
-    keyring = Path("/usr/share/keyrings") / archive.keyring
-    if not keyring.is_file():
-        raise ClusterError(
-            f"the image {recipe.image} cannot be made: {keyring}, with the keys that its archive "
-            f"is signed with, is missing here. `apt-get install {archive.keyring_package}` "
-            "installs it, where this machine's distribution has it; else choose another image."
-        )
+    keyring = archive.keyring_file
     argv = ["debootstrap", "--variant=minbase", f"--keyring={keyring}", "--include=ca-certificates"]
     argv += [f"--components={','.join(archive.components)}", recipe.codename, str(tree)]
     argv += [archive.mirror]
@@ -191,7 +197,7 @@ def _configure(tree: Path, archive: Sources, keyring: Path) -> None:
     put["etc/apt/sources.list.d/clusterkit.sources"] = (archive.text().encode(), 0o644)
     put[f"usr/share/keyrings/{keyring.name}"] = (keyring.read_bytes(), 0o644)
     put["etc/apt/apt.conf.d/90clusterkit"] = (b'Acquire::Languages "none";\n', 0o644)
-    put["etc/cloud/cloud.cfg.d/99-clusterkit.cfg"] = (json.dumps(_CLOUD).encode() + b"\n", 0o644)
+    put["etc/cloud/cloud.cfg.d/99-clusterkit.cfg"] = (_CLOUD.encode(), 0o644)
     put["etc/default/locale"] = (b"LANG=C.UTF-8\n", 0o644)
     for name, (content, mode) in put.items():
         put_file(tree, File(name, content, mode))

@@ -33,6 +33,7 @@ from pathlib import Path
 from clusterkit.cluster import processes
 from clusterkit.cluster.nspawn import base, cgroup, needs, surroundings
 from clusterkit.cluster.nspawn.network import Network
+from clusterkit.cluster.nspawn.surroundings import File, Surroundings
 from clusterkit.cluster.processes import Process
 from clusterkit.errors import ClusterError
 from clusterkit.transport import Local, detached
@@ -43,12 +44,15 @@ MARK = "CLUSTERKIT_NSPAWN"
 _POWER_OFF = signal.SIGRTMIN + 4
 _GRACE = 30.0
 _MOUNT = 'mount -t overlay clusterkit -o "$1" "$2" && shift 2 && '
+# Of a host that was killed, processes may be ending still: its disk is not mounted beside theirs.
 # 133: the host rebooted (systemd-nspawn(1), --keep-unit). "0" in cgroup.procs is who writes it.
 _KEEPER = (
-    _MOUNT
-    + f'mount -t cgroup2 cgroup2 {cgroup.ROOT} && mkdir -p "{cgroup.ROOT}/$1" && '
-    + f'group="{cgroup.ROOT}/$1/cgroup.procs" && shift && '
-    + 'while :; do (echo 0 > "$group" && exec "$@"); code=$?; [ $code = 133 ] || exit $code; done'
+    f'mount -t cgroup2 cgroup2 {cgroup.ROOT} && group="{cgroup.ROOT}/$3" && mkdir -p "$group" && '
+    'for _ in $(seq 200); do grep -q "populated 0" "$group/cgroup.events" && break; sleep 0.05; '
+    "done && "
+    + _MOUNT
+    + 'shift && while :; do (echo 0 > "$group/cgroup.procs" && exec "$@"); '
+    + "code=$?; [ $code = 133 ] || exit $code; done"
 )
 # A unit of this machine's systemd: it starts the host again itself.
 _UNIT = _MOUNT + 'shift && exec "$@"'
@@ -88,20 +92,21 @@ class Host:
     def console(self) -> Path:
         return self.folder / "console.log"
 
-    def seed(self, user_data: str) -> None:
+    def seed(self, user_data: str, around: Surroundings | None = None) -> None:
         """Make its disk: name, address, what it takes over from this machine, its user-data.
 
-        cloud-init reads `user_data` at its first boot (NoCloud, cloudinit.readthedocs.io). What is
-        there of an earlier one is removed: a host is seeded once.
+        `around`: what that is, where it was read already. cloud-init reads `user_data` at its
+        first boot (NoCloud, cloudinit.readthedocs.io). What is there of an earlier host is removed:
+        a host is seeded once.
         """
         base.remove_tree(self.folder)
         self.folder.mkdir(parents=True, mode=0o700)
         for name in ("upper", "work", "root"):
             (self.folder / name).mkdir(mode=0o755)
-        binds = self.binds
-        for file in self._files(user_data):
+        around = around or surroundings.read()
+        for file in (*around.files, *self._files(user_data)):
             base.put_file(self.folder / "upper", file)
-        binds = (*binds, *(Bind(str(f), str(f)) for f in surroundings.read().folders))
+        binds = (*self.binds, *(Bind(str(one), str(one)) for one in around.folders))
         said = {
             "name": self.name,
             "address": str(self.address),
@@ -126,6 +131,7 @@ class Host:
         with suppress(FileNotFoundError):
             self.console.replace(self.console.with_suffix(".log.1"))
         if unit:
+            Local().run(["systemctl", "stop", f"{self.machine}.service"], check=False)
             Local().run(whole.argv(unit=True))
         else:
             _marked(detached.spawn(whole.argv(unit=False), log=self.console))
@@ -141,7 +147,9 @@ class Host:
         layers = ":".join(map(str, self.layers))
         disk = f"lowerdir={layers},upperdir={self.folder / 'upper'},workdir={self.folder / 'work'}"
         root = str(self.folder / "root")
-        marked = ["env", f"{MARK}={self.mark}", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1"]
+        # /tmp is on its disk, as on any machine, not in a tenth of the memory.
+        settings = ["SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_NSPAWN_TMPFS_TMP=0"]
+        marked = ["env", f"{MARK}={self.mark}", *settings]
         inner = ["unshare", "--mount", "sh", "-c", _UNIT if unit else _KEEPER, "clusterkit-host"]
         inner += [disk, root, cgroup.group(self.net.id, self.name), *self._nspawn(root)]
         if not unit:
@@ -175,12 +183,12 @@ class Host:
         `over`: somebody else's end of the waiting, as after Ctrl-C; then it just returns.
         """
         deadline = time.monotonic() + seconds
-        while not _answers(str(self.address)):
-            if over is not None and over.is_set():
-                return
-            keepers = [one for one in self.processes() if one.name != "systemd"]
+        while over is None or not over.is_set():
+            keepers = [one for one in self.processes() if not _is_first(one)]
             if not keepers:
-                raise ClusterError(f"machine {self.name} died while it booted:\n{self.words()}")
+                raise ClusterError(f"machine {self.name} has died:\n{self.words()}")
+            if _answers(str(self.address)):
+                return
             if time.monotonic() > deadline:
                 raise ClusterError(
                     f"machine {self.name} did not answer within {seconds:g} s:\n{self.words()}"
@@ -221,8 +229,8 @@ class Host:
     def _tidy(self) -> None:
         _tidy(self.net.id, self.name, self.machine)
 
-    def _files(self, user_data: str) -> list[surroundings.File]:
-        """What its disk holds besides the image."""
+    def _files(self, user_data: str) -> list[File]:
+        """What its disk holds that no other host's does."""
         instance = hashlib.sha256(f"{self.mark}\n{user_data}".encode()).hexdigest()[:16]
         network = (
             "[Match]\nName=host0\n\n[Network]\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n"
@@ -243,28 +251,29 @@ class Host:
             # Who sets the host up must be able to log in whatever is done to the shared /home.
             own_home = {"system_info": {"default_user": {"homedir": "/var/lib/login"}}}
             texts["/etc/cloud/cloud.cfg.d/99-home.cfg"] = json.dumps(own_home) + "\n"
-        files = [surroundings.File(path, text.encode()) for path, text in texts.items()]
-        files.append(surroundings.File(f"{seed}/user-data", user_data.encode(), 0o600))
-        return [*surroundings.read().files, *files]
+        files = [File(path, text.encode()) for path, text in texts.items()]
+        files.append(File(f"{seed}/user-data", user_data.encode(), 0o600))
+        return files
 
 
 def read(folder: Path) -> Host | None:
     """The host whose folder this is; None when there is none, or it is not whole."""
+    file = folder / "host.json"
     try:
-        said = json.loads((folder / "host.json").read_text())
+        said = json.loads(file.read_text())
+        return Host(
+            name=said["name"],
+            address=IPv4Address(said["address"]),
+            folder=folder,
+            net=Network(said["network"]["id"], IPv4Network(said["network"]["range"])),
+            layers=tuple(Path(layer) for layer in said["layers"]),
+            binds=tuple(Bind(*one) for one in said["binds"]),
+            labels=said["labels"],
+        )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise ClusterError(f"{folder / 'host.json'} cannot be read: {error}") from error
-    return Host(
-        name=said["name"],
-        address=IPv4Address(said["address"]),
-        folder=folder,
-        net=Network(said["network"]["id"], IPv4Network(said["network"]["range"])),
-        layers=tuple(Path(layer) for layer in said["layers"]),
-        binds=tuple(Bind(*one) for one in said["binds"]),
-        labels=said["labels"],
-    )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ClusterError(f"{file} cannot be read: {error}") from error
 
 
 def running(cluster_id: str) -> dict[str, list[Process]]:

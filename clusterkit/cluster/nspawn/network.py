@@ -97,6 +97,26 @@ def tables(listed: bytes) -> tuple[str, ...]:
     return tuple(item["table"]["name"] for item in items if "table" in item)
 
 
+def blocked(listed: bytes) -> bool:
+    """Whether another table drops what is forwarded by default: `nft --json list chains`.
+
+    Docker's does. No table of ours can take that back: every hook has to accept a packet.
+    """
+    chains = [item["chain"] for item in json.loads(listed).get("nftables", []) if "chain" in item]
+    return any(one.get("hook") == "forward" and one.get("policy") == "drop" for one in chains)
+
+
+def warning(bridge: str) -> str:
+    """A word on a firewall of this machine that would keep the hosts from the world, or ""."""
+    if not blocked(Local().run(["nft", "--json", "list", "chains"]).stdout):
+        return ""
+    return (
+        "a firewall here drops forwarded packets (Docker's does), so that the machines may not "
+        f"reach their mirrors; `iptables -I FORWARD -i {bridge} -j ACCEPT` and the same with `-o` "
+        "let them"
+    )
+
+
 def choose(
     cluster_id: str, wanted: str | None = None, taken: Collection[IPv4Network] = ()
 ) -> IPv4Network:

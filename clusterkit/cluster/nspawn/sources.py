@@ -22,6 +22,10 @@ class Sources:
     components: tuple[str, ...]
     script: str  # debootstrap's own name for releases of this kind
 
+    @property
+    def keyring_file(self) -> Path:
+        return Path("/usr/share/keyrings") / self.keyring
+
     def text(self) -> str:
         """A .sources file (sources.list(5), deb822)."""
         suites = {self.mirror: [self.codename, f"{self.codename}-updates"]}
@@ -29,7 +33,7 @@ class Sources:
         return "\n".join(
             f"Types: deb\nURIs: {uri}\nSuites: {' '.join(names)}\n"
             f"Components: {' '.join(self.components)}\n"
-            f"Signed-By: /usr/share/keyrings/{self.keyring}\n"
+            f"Signed-By: {self.keyring_file}\n"
             for uri, names in suites.items()
         )
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from clusterkit.cluster.access import Identity
-from clusterkit.cluster.nspawn import base, cgroup, host, needs, network
+from clusterkit.cluster.nspawn import base, cgroup, host, needs, network, surroundings
 from clusterkit.cluster.nspawn.host import Bind, Host
 from clusterkit.cluster.nspawn.network import Network
 from clusterkit.cluster.providers import Ended, Machine, Plan, Provider, Say
@@ -70,6 +70,8 @@ class NspawnProvider(Provider):
 
     def plan(self) -> Plan:
         needs.check()
+        base.check(self._recipe, self.images)
+        net = self._network()
         there = {machine.name: machine for machine in self.machines()}
         wanted = list(self._wanted())
         for one in wanted:
@@ -90,6 +92,9 @@ class NspawnProvider(Provider):
                 notes.append(
                     f"the image {self.settings.image} is made first, once: about {minutes} min"
                 )
+            warning = network.warning(net.bridge)
+            if warning:
+                notes.append(warning)
             notes.append(
                 f"all machines share this one's {os.cpu_count()} processors and "
                 f"{_memory()} MiB of memory"
@@ -106,7 +111,9 @@ class NspawnProvider(Provider):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.place / "home").mkdir(exist_ok=True, mode=0o755)
         net = self._network()
+        _keep(net, self.place / "network.json")
         net.up()
+        around = surroundings.read()
         running = host.running(self.identity.id)
         hosts: dict[str, Host] = {}
         for one in wanted:
@@ -119,7 +126,7 @@ class NspawnProvider(Provider):
         def start(one: Host) -> None:
             if host.read(one.folder) is None:
                 say(f"{one.name}: new, {one.address}")
-                one.seed(self.identity.user_data(one.name))
+                one.seed(self.identity.user_data(one.name), around)
             elif not one.alive():
                 say(f"{one.name}: switched on, {one.address}")
             one.boot()
@@ -250,28 +257,37 @@ class NspawnProvider(Provider):
         return self.pretend / (group or "head")
 
     def _network(self) -> Network:
-        """The cluster's network: chosen once, so that addresses stay when it is paused."""
-        file = self.place / "network.json"
-        known = _range(file)
+        """The one that `create` kept, so that addresses stay, or a free one."""
+        known = _range(self.place / "network.json")
         if known is None:
             others = (_range(one) for one in self.place.parent.glob("*/network.json"))
             taken = [one for one in others if one is not None]
             known = network.choose(self.identity.id, self.settings.network, taken)
-            staging = file.with_name(".network.json")
-            staging.write_text(json.dumps({"range": str(known)}))
-            staging.rename(file)
         return Network(self.identity.id, known)
 
     def _folder(self, name: str) -> Path:
         return self.place / "hosts" / name
 
     def _folders(self) -> list[Path]:
-        place = self.place / "hosts"
-        return sorted(place.iterdir()) if place.is_dir() else []
+        try:
+            return sorted((self.place / "hosts").iterdir())
+        except FileNotFoundError:
+            return []
+        except PermissionError as error:
+            raise ClusterError(
+                f"cluster {self.cluster!r}: its machines belong to root; run clusterkit with sudo"
+            ) from error
 
     def _hosts(self) -> list[Host]:
         known = (host.read(folder) for folder in self._folders())
         return [one for one in known if one is not None]
+
+
+def _keep(net: Network, file: Path) -> None:
+    if not file.exists():
+        staging = file.with_name(".network.json")
+        staging.write_text(json.dumps({"range": str(net.range)}))
+        staging.rename(file)
 
 
 def _range(file: Path) -> IPv4Network | None:

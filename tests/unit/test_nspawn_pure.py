@@ -58,6 +58,29 @@ def test_tables_of_nft() -> None:
     assert network.tables(json.dumps(listed).encode()) == ("t",)
 
 
+def test_a_firewall_that_forwards_nothing_is_seen() -> None:
+    def chains(policy: str) -> bytes:
+        chain = {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward"}
+        return json.dumps({"nftables": [{"chain": {**chain, "policy": policy}}]}).encode()
+
+    assert network.blocked(chains("drop"))
+    assert not network.blocked(chains("accept"))
+    assert not network.blocked(b'{"nftables": [{"metainfo": {}}]}')
+
+
+def test_an_image_that_cannot_be_made_is_refused_before(tmp_path: Path) -> None:
+    recipe = base.Recipe("ubuntu-24.04")
+    keyring = sources.sources(recipe.image, None).keyring_file
+    if keyring.exists():
+        base.check(recipe, tmp_path)
+    else:
+        with pytest.raises(ClusterError, match="ubuntu-archive-keyring"):
+            base.check(recipe, tmp_path)
+    for name in recipe.names():
+        (tmp_path / name).mkdir()
+    base.check(recipe, tmp_path)  # it is there: nothing has to be made
+
+
 def test_the_command_without_systemd(tmp_path: Path) -> None:
     argv = a_host(tmp_path).argv(unit=False)
     assert argv[:2] == ["env", f"CLUSTERKIT_NSPAWN={ID}:lab-gpu-1"]
