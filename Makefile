@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test format lint types unit contract integration e2e bench clean
+.PHONY: help demo test format lint types unit contract integration e2e bench bench-start clean
 
 help:  ## this list
-	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 # Debian's python3 comes without ensurepip (package python3-venv); `root` may install it.
 $(STAMP): pyproject.toml
@@ -49,11 +49,14 @@ contract: $(STAMP)  ## one suite per interface, over every implementation
 integration: $(STAMP)  ## against a real SLURM on this machine
 	$(BIN)/pytest -q tests/integration
 
-e2e: $(STAMP)  ## from a built wheel in an empty home
+e2e: $(STAMP)  ## on real machines (systemd-nspawn), and from a built wheel in an empty home
 	$(BIN)/pytest -q tests/e2e
 
 bench: $(STAMP)  ## speeds beside the peers', as ratios
 	$(BIN)/python bench/run.py
+
+bench-start: $(STAMP)  ## a start of many machines beside apt-get alone, as ratios
+	$(BIN)/python bench/start.py
 
 clean:  ## remove what was made here
 	rm -rf $(VENV) build dist demo-out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -86,7 +86,9 @@ def choose(
     if file is not None:
         return Choice(recipe=recipe.read(file, version))
     if version:
-        nothing = Recipe("requirements", "requirements.txt", {"requirements.txt": ""}, version, top)
+        nothing = Recipe(
+            "requirements", "requirements.txt", {"requirements.txt": ""}, version, top / "--python"
+        )
         return Choice(recipe=nothing)
     if here:
         return Choice(environment.caller_python(os.environ, sys.executable))

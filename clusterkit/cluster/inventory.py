@@ -100,7 +100,7 @@ def _shared(
         "base_user": settings.user,
         "base_uid": settings.uid,
         "base_user_key": settings.user_key,
-        "base_known_hosts": list(settings.known_hosts),
+        "base_known_hosts": "\n".join(settings.known_hosts),
         "base_owns_machine": settings.owned,
         "munge_service_manager": "systemd",
         "munge_key_source": MUNGE_KEY,

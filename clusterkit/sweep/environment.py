@@ -222,11 +222,14 @@ def _own() -> list[list[str]]:
 
 def _probed(python: str, transport: Transport) -> tuple[str, list[list[str]]]:
     advice = "activate the environment that the tasks shall have, or make it anew"
+    if not isinstance(transport, Local):
+        advice = "name one that is on the cluster, or a version, such as --python 3.12"
     try:
         done = transport.run([python, "-I", "-c", _PROBE])
         version, names = json.loads(done.text)
     except CommandFailed as error:
-        raise UsageError(f"{python}: cannot be run ({error}); {advice}") from error
+        why = "not found" if error.returncode == 127 else str(error)
+        raise UsageError(f"{python}: cannot be run ({why}); {advice}") from error
     except ValueError as error:
         raise UsageError(f"{python}: is no Python, or a broken one; {advice}") from error
     return version, names

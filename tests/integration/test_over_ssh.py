@@ -131,6 +131,11 @@ def lab(slurm_home: Path, tmp_path: Path, clusterkit: Clusterkit) -> Iterator[La
             yield Lab(home, project, tmp_path / "far" / "clusterkit", server, clusterkit)
         finally:
             Ssh(server.address).close()
+            subprocess.run(
+                ["scancel", f"--user={os.getuid()}"],
+                env={**os.environ, "SLURM_CONF": local.slurm_conf},
+                check=True,
+            )
 
 
 def test_from_parrun_to_files(lab: Lab) -> None:
@@ -256,7 +261,6 @@ def test_what_never_ran_is_settled_when_it_is_discarded(
     tasks = Store(lab.home.database).tasks(experiment)
     assert {task.state for task in tasks} <= {TaskState.LOST, TaskState.CANCELLED}
     assert {task.reason for task in tasks} == {"its cluster was ended (stop --discard)"}
-    lab("cancel", experiment, "--yes")
     lab.server.stop()
     with pytest.raises(ClusterError, match="cannot be reached"):
         ending.settle_before_end(lab.home, "lab", harvest=True, discard=False, yes=True)

@@ -301,6 +301,8 @@ def end(cluster_id: str, name: str, folder: Path) -> int:
         )
     machine = Host(name, IPv4Address(0), folder, Network(cluster_id, IPv4Network("0.0.0.0/0")), ())
     _tidy(cluster_id, name, machine.machine)
+    # First what says that the disk is whole: a removal that is killed leaves no half of one.
+    (folder / "host.json").unlink(missing_ok=True)
     base.remove_tree(folder)
     return len(found)
 
