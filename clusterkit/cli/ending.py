@@ -70,9 +70,9 @@ def settle_before_end(home: Home, name: str, *, harvest: bool, discard: bool, ye
         if goes:
             _settle(store, mine, "its cluster has ended")
         return
-    connection: Connection | None = None
-    if mine:
-        connection = _reached(home, name, mine, goes)
+    connection, silent = _reached(home, mine) if mine else (None, "")
+    if goes and silent:
+        raise _unreachable(name, silent)
     open_ = _open(home, store, mine, connection if goes else None)
     if open_ and not harvest:
         listed = "\n".join(f"  {one}" for one in open_)
@@ -82,7 +82,8 @@ def settle_before_end(home: Home, name: str, *, harvest: bool, discard: bool, ye
             f"`clusterkit stop {name} --discard` leaves them."
         )
     for one in open_:
-        assert connection is not None
+        if connection is None:
+            raise _unreachable(name, silent)
         _bring_in(home, store, connection, one.experiment, goes, yes)
     status = lifecycle.status(home, name)
     if status.busy:
@@ -95,7 +96,7 @@ def settle_before_end(home: Home, name: str, *, harvest: bool, discard: bool, ye
 
 def _goes_away(home: Home, name: str) -> bool | None:
     """Whether the machines, and what lies on them, go with the cluster; None: nothing ends."""
-    _, provider = lifecycle.made(home, name, keep=False)
+    _, provider = lifecycle.made(home, name, keep=False, as_started=True)
     return None if provider is None else provider.remote and provider.disposable
 
 
@@ -109,21 +110,22 @@ def _mine(home: Home, name: str) -> tuple[Store, list[Experiment]]:
     return store, [e for e in named if e not in earlier]
 
 
-def _reached(home: Home, name: str, mine: Sequence[Experiment], goes: bool) -> Connection | None:
-    """The cluster; None when it is out of reach and nothing on it goes away."""
+def _reached(home: Home, mine: Sequence[Experiment]) -> tuple[Connection | None, str]:
+    """The cluster, or why it is out of reach."""
     try:
         connection = progress.connect(home, mine[0])
-        if goes:
-            connection.run(["true"])
+        connection.run(["true"])
     except (ClusterNotStarted, TransportError) as error:
-        if not goes:
-            return None
-        raise ClusterError(
-            f"{name!r} cannot be reached, so nobody knows what lies only there: {error}\n"
-            f"`clusterkit start {name}` heals it; `clusterkit stop {name} --discard` ends it "
-            "with all that it has."
-        ) from error
-    return connection
+        return None, str(error)
+    return connection, ""
+
+
+def _unreachable(name: str, why: str) -> ClusterError:
+    return ClusterError(
+        f"{name!r} cannot be reached, so what lies only there cannot be brought: {why}\n"
+        f"`clusterkit start {name}` heals it; `clusterkit stop {name} --discard` ends it "
+        "with all that it has."
+    )
 
 
 def _open(

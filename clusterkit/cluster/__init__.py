@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,16 +39,15 @@ def require_known(name: str, home: Home) -> None:
 def connect(name: str, home: Home, *, running: bool = True) -> Connection:
     """The cluster `name`, ready for commands. Runs none itself, so it is quick.
 
+    One of `attach` is looked at first when that was not done yet, or its settings have changed.
     Without `running`, its daemons may be dead: its files can be read all the same.
 
     Raises UnknownCluster, or ClusterNotStarted when it was not started or its daemons have died.
     """
     from clusterkit.cluster import facts as facts_file
 
-    facts = facts_file.read(home.cluster(name))
-    if facts is None:
-        require_known(name, home)
-        facts = _attached(name, home)
+    require_known(name, home)
+    facts = facts_file.read(home.cluster(name)) or _attached(name, home)
     if running:
         _require_daemons(facts)
     return connection(facts)
@@ -65,7 +65,8 @@ def connection(facts: Facts) -> Connection:
         transport=transport,
         root=facts.root,
         python=facts.python,
-        env=slurm_environment(facts.slurm_conf, facts.slurm_bin),
+        env=slurm_environment(facts.slurm_conf, facts.slurm_bin)
+        | ({"PATH": facts.path} if facts.path else {}),
         limits=Limits(
             max_array_size=facts.max_array_size,
             default_time=facts.default_time,
@@ -83,9 +84,9 @@ def node_transport(name: str, home: Home, node: str) -> Transport:
     """
     from clusterkit.cluster import facts as facts_file
 
+    require_known(name, home)
     facts = facts_file.read(home.cluster(name))
     if facts is None:
-        require_known(name, home)
         raise ClusterNotStarted(f"the cluster {name!r} is not started: `clusterkit start {name}`")
     if node not in facts.hosts:
         there = ", ".join(facts.hosts) or "none that is reached by ssh"
@@ -103,9 +104,22 @@ def _attached(name: str, home: Home) -> Facts:
         raise ClusterNotStarted(
             f"the cluster {name!r} is not started. Start it with `clusterkit start {name}`."
         )
-    from clusterkit.cluster import lifecycle
+    from clusterkit.cluster import attach
 
-    return lifecycle.start(home, name).facts
+    return attach.remembered(home.prepared(), name)
+
+
+def _again(facts: Facts, home: Home) -> Facts:
+    """The cluster somebody else runs, looked at again where its settings were written since."""
+    from clusterkit.cluster import stored
+
+    name = facts.cluster
+    file = stored.file(home.cluster(name))
+    with suppress(OSError):
+        kept = home.cluster(name) / stored.FILE
+        if file is not None and file.stat().st_mtime_ns > kept.stat().st_mtime_ns:
+            return _attached(name, home)
+    return facts
 
 
 def _require_daemons(facts: Facts) -> None:

@@ -57,6 +57,7 @@ class Facts:
     sbatch: dict[str, str] = field(default_factory=dict)  # default options of every submission
     disposable: bool = False  # the machines, and all that is on them, go with the cluster
     digest: str = ""  # of what the machines were set up with
+    path: str = ""  # PATH there, where SLURM's commands are not on the usual one
 
     def write(self, folder: Path) -> None:
         """Atomically: after a crash at any moment the old file or the new one is there."""

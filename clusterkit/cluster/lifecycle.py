@@ -105,10 +105,7 @@ def start(
             from clusterkit.cluster import attach
 
             phase("attach")
-            spec, _ = made(home, name, keep=True)
-            assert isinstance(spec, AttachSpec)
-            found = attach.attach(name, spec)
-            found.write(home.cluster(name))
+            found = attach.remembered(home, name)
             return Started(found, 0, time.monotonic() - began, home.cluster(name), ())
         phase("plan")
         _, provider = made(home, name, keep=False)

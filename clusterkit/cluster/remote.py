@@ -145,10 +145,10 @@ def site(provider: Provider, identity: Identity, spec: Built, reached: Sequence[
 
 def shared(provider: Provider, spec: Built, machines: int) -> str:
     """How /home becomes one on all machines."""
-    if provider.shares_by_bind:
-        return "bind"
     if spec.shared != "auto":
         return spec.shared
+    if provider.shares_by_bind:
+        return "bind"
     return "there" if machines == 1 else "nfs"
 
 

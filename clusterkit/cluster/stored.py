@@ -81,6 +81,15 @@ def provider(folder: Path) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def file(folder: Path) -> Path | None:
+    """The settings file that the cluster in `folder` was started from; None where it had none."""
+    try:
+        name = json.loads((folder / FILE).read_text())["file"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Path(name) if isinstance(name, str) else None
+
+
 def names(clusters: Path) -> Iterator[str]:
     """The names of the clusters that were started, of the folder of all clusters."""
     for file in sorted(clusters.glob(f"*/{FILE}")):

@@ -271,11 +271,11 @@ def host_key(value: object) -> str:
 
 
 def remote_path(value: object) -> str:
-    """A path on a machine elsewhere: from its root, or from the home there."""
-    words = text(value, "a path there, such as ~/clusterkit or /scratch/me")
-    if re.match(r"/|~/.", words):
+    """A path on a machine elsewhere: from its root, the home or another folder named there."""
+    words = text(value, "a path there, such as ~/clusterkit or $SCRATCH/clusterkit")
+    if re.match(r"/|~/.|\$[A-Za-z_{]", words):
         return words
-    raise ValueError(f"expected a path that begins with / or ~/, not {shown(value)}")
+    raise ValueError(f"expected a path that begins with /, ~/ or $NAME/, not {shown(value)}")
 
 
 def absolute_path(value: object) -> str:

@@ -183,7 +183,9 @@ def _uv(connection: Connection, machine: str) -> str:
         folder = f"{connection.root}/uv/{version}"
         connection.transport.put({"uv": own}, folder)
         return f"{folder}/uv"
-    done = connection.run(["sh", "-c", 'PATH="$PATH:$HOME/.local/bin" command -v uv'], check=False)
+    done = connection.run(
+        ["sh", "-c", 'PATH="$PATH:$HOME/.local/bin:/opt/clusterkit/uv" command -v uv'], check=False
+    )
     if done.returncode != 0 or not done.text.strip():
         raise ClusterkitError(
             f"{connection.cluster} is a {machine} and this machine a {platform.machine()}, so its "

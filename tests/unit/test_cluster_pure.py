@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clusterkit import cluster
-from clusterkit.cluster import facts, hardware, inventory, lifecycle, processes
+from clusterkit.cluster import facts, hardware, inventory, processes, state
 from clusterkit.cluster.hardware import Gpu
 from clusterkit.cluster.providers import Machine
 from clusterkit.errors import ClusterNotStarted, UnknownCluster
@@ -121,7 +121,7 @@ def test_connect_says_what_to_do(tmp_path: Path) -> None:
     home = Home(tmp_path)
     with pytest.raises(UnknownCluster, match="Did you mean 'local'"):
         cluster.connect("Locall", home)
-    with pytest.raises(UnknownCluster, match="clusterkit start local"):
+    with pytest.raises(UnknownCluster, match="clusterkit init NAME"):
         cluster.connect("../../etc", home)
     with pytest.raises(ClusterNotStarted, match="clusterkit start local"):
         cluster.connect("local", home)

@@ -206,3 +206,14 @@ def test_counts_and_job_ids(store: Store) -> None:
     assert found.job_id == 17
     assert store.submissions("0a1b2c3d")[0].job_id == 17
     assert store.pace("0a1b2c3d") is None
+
+
+def test_experiments_of_before_there_were_ids_belong_to_the_name_alone(tmp_path: Path) -> None:
+    path = tmp_path / "c.db"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(RELEASED[0].read_text(encoding="utf-8"))
+    connection.close()
+    store = Store(path)
+    rows.add(store, "11111111", cluster_id="ab12")
+    assert {e.id: e.cluster_id for e in store.experiments()} == {"0a1b2c3d": "", "11111111": "ab12"}
+    assert len(store.tasks("0a1b2c3d")) == 3
