@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +46,9 @@ def connect(name: str, home: Home, *, running: bool = True) -> Connection:
     from clusterkit.cluster import facts as facts_file
 
     require_known(name, home)
-    facts = facts_file.read(home.cluster(name)) or _attached(name, home)
+    facts = facts_file.read(home.cluster(name))
+    if facts is None or (running and facts.provider == "attach" and _outdated(home.cluster(name))):
+        facts = _attached(name, home)
     if running:
         _require_daemons(facts)
     return connection(facts)
@@ -109,17 +110,18 @@ def _attached(name: str, home: Home) -> Facts:
     return attach.remembered(home.prepared(), name)
 
 
-def _again(facts: Facts, home: Home) -> Facts:
-    """The cluster somebody else runs, looked at again where its settings were written since."""
+def _outdated(folder: Path) -> bool:
+    """Whether the settings were written since the cluster in `folder` was attached to."""
     from clusterkit.cluster import stored
 
-    name = facts.cluster
-    file = stored.file(home.cluster(name))
-    with suppress(OSError):
-        kept = home.cluster(name) / stored.FILE
-        if file is not None and file.stat().st_mtime_ns > kept.stat().st_mtime_ns:
-            return _attached(name, home)
-    return facts
+    file = stored.file(folder)
+    try:
+        return (
+            file is not None
+            and file.stat().st_mtime_ns > (folder / stored.FILE).stat().st_mtime_ns
+        )
+    except OSError:
+        return False  # the file is gone: what it said is kept
 
 
 def _require_daemons(facts: Facts) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clusterkit import paths
+from clusterkit.cluster import processes
 from clusterkit.errors import SetupFailed
 
 #: Runs that are kept, the newest ones.
@@ -106,6 +107,19 @@ def run(
         told = reasons(failures) or [_last_words(log, runner.status)]
         raise SetupFailed("\n".join(told) + f"\nLog: {log}")
     return Outcome(changed, time.monotonic() - began, log)
+
+
+def end_leftovers(home: str) -> None:
+    """End the processes of runs with this `home` whose clusterkit was killed.
+
+    To be called while holding the cluster. What they had begun on a machine ends there by itself.
+    """
+    spared = processes.ancestors_and_self()
+    processes.kill(
+        one
+        for one in processes.mine()
+        if one.pid not in spared and processes.environment(one).get("ANSIBLE_HOME") == home
+    )
 
 
 def reasons(failures: Sequence[Mapping[str, Any]]) -> list[str]:

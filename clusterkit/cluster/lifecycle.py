@@ -170,12 +170,14 @@ class _Remote:
         self._watch, self._phase = watch, phase
         self._identity: Identity = provider.identity
         self._folder = provider.folder
+        self._ansible_home = str(provider.folder / "ansible")
         self._notes: list[str] = []
 
     def start(self, *, again: bool, replace_dead: bool) -> Started:
-        from clusterkit.cluster import remote
+        from clusterkit.cluster import ansible, remote
 
         provider = self._provider
+        ansible.end_leftovers(self._ansible_home)
         planned = provider.plan()
         before = {machine.name: machine for machine in provider.machines()}
         lost = [
@@ -288,7 +290,7 @@ class _Remote:
             playbook,
             site.inventory,
             folder=run_folder(self._folder),
-            home=str(self._folder / "ansible"),
+            home=self._ansible_home,
             on_play=self._phase,
             on_task=self._watch.host,
             timeout=float(self._spec.timeouts.setup),

@@ -135,6 +135,7 @@ def test_files_there_and_back(lab: Lab) -> None:
     lab.project.run("sync", "my data", "lab:synced")
     there = lab.project.slurm("lab", "find", ".", "-path", "./synced/*", "-name", "*.txt")
     assert sorted(Path(line).name for line in there.splitlines()) == ["a b.txt", "new.txt"]
+    (lab.project.folder / "back").mkdir()
     lab.project.run("cp", "lab:kept.txt", "lab:synced", "back")
     assert (lab.project.folder / "back" / "kept.txt").read_text() == "one"
     assert list((lab.project.folder / "back" / "synced").rglob("new.txt"))

@@ -6,23 +6,40 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import Clusterkit, command, environment
 from slot_experiment import wait_for
 
 from clusterkit.node import journal
 
 
+def on(*kinds: str) -> pytest.MarkDecorator:
+    """Run a test on these clusters: local, attach, attach_ssh, nspawn."""
+    return pytest.mark.parametrize("lab", kinds, indirect=True)
+
+
+everywhere = on("local", "attach", "attach_ssh", "nspawn")
+#: Where the way to the cluster is what matters, and not what it is made of.
+here_and_by_ssh = on("local", "attach_ssh")
+
+
 @dataclass
 class Lab:
+    """A project in `folder`, and the cluster `name` that it uses."""
+
     home: Path
     folder: Path
     clusterkit: Clusterkit
+    name: str = "local"
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: str = str(os.getuid())  # that jobs run as
+    outside: Callable[[str], Path] = Path  # a path on the cluster, as this machine has it
 
     def project(self, script: str, grid: str, name: str = "task.py") -> None:
         self.folder.mkdir(exist_ok=True)
@@ -30,10 +47,15 @@ class Lab:
         (self.folder / "grid.yaml").write_text(grid)
 
     def call(self, *args: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
-        return self.clusterkit(*args, home=self.home, cwd=self.folder, **more)
+        env = {**self.env, **(more.pop("env", None) or {})}
+        return self.clusterkit(*args, home=self.home, cwd=self.folder, env=env, **more)
+
+    def parrun_words(self, *args: str, name: str = "task.py") -> list[str]:
+        cluster = [] if self.name == "local" else [self.name]
+        return ["parrun", name, *cluster, "--grid", "grid.yaml", *args]
 
     def parrun(self, *args: str, name: str = "task.py", check: bool = True) -> dict[str, Any]:
-        done = self.call("parrun", name, "--grid", "grid.yaml", "--json", *args, check=check)
+        done = self.call(*self.parrun_words("--json", *args, name=name), check=check)
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
@@ -48,7 +70,7 @@ class Lab:
         found: dict[str, Any] = json.loads(self.call("status", experiment, "--json").stdout)
         return found
 
-    def finished(self, experiment: str, seconds: float = 60) -> list[dict[str, Any]]:
+    def finished(self, experiment: str, seconds: float = 180) -> list[dict[str, Any]]:
         """The rows, once nothing waits or runs any more."""
         wait_for(lambda: self.status(experiment)["finished"], seconds)
         return self.rows(experiment)
@@ -56,7 +78,7 @@ class Lab:
     def popen(self, *args: str, **more: Any) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             command(*args),
-            env=environment(self.home),
+            env=environment(self.home, self.env),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -69,6 +91,8 @@ class Lab:
         return self.home / "clusters" / "local" / "slurm" / "slurm.conf"
 
     def slurm(self, *argv: str) -> str:
+        if self.name != "local":
+            return self.call("ssh", self.name, "--", *argv).stdout
         done = subprocess.run(
             argv, env=environment(None, {"SLURM_CONF": str(self.conf)}), capture_output=True,
             text=True, check=True,
@@ -83,7 +107,11 @@ class Lab:
         ).splitlines()
 
     def root(self, experiment: str) -> Path:
-        return Path(self.status(experiment)["root"])
+        return self.outside(self.there(experiment))
+
+    def there(self, experiment: str) -> str:
+        """The experiment's folder, as the cluster has it."""
+        return str(self.status(experiment)["root"])
 
     def records(self, root: Path, kind: str | None = None) -> list[journal.Record]:
         found: list[journal.Record] = []
@@ -103,8 +131,8 @@ class Lab:
         return {name: one["pid"] for name, one in facts["daemons"].items()}
 
 
-def node_processes(root: Path) -> list[int]:
-    """Supervisors and workers of an experiment's slots."""
+def node_processes(root: Path | str) -> list[int]:
+    """Supervisors and workers of an experiment's slots; `root` is the cluster's own name for it."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -130,5 +158,5 @@ def cancelled_after(lab: Lab) -> Iterator[None]:
     finally:
         # A test that has broken SLURM itself says so.
         with suppress(subprocess.CalledProcessError, AssertionError):
-            lab.slurm("scancel", "--user", str(os.getuid()))
-            wait_for(lambda: not lab.queued(), 30)
+            lab.slurm("scancel", "--user", lab.user)
+            wait_for(lambda: not lab.queued())

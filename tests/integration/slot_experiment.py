@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = REPOSITORY / "clusterkit" / "node" / "__main__.py"
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 180.0) -> Any:
     """The condition's first true value; an AssertionError when there is none in time."""
     until = time.monotonic() + seconds
     while not (found := condition()):
@@ -104,7 +104,7 @@ class SlotExperiment:
     def run(self, index: int = 0, **arguments: Any) -> str:
         """One slot to its end; what it printed (normally nothing). Its exit code must be 0."""
         process = self.start(index, **arguments)
-        words, _ = process.communicate(timeout=60)
+        words, _ = process.communicate(timeout=180)
         assert process.returncode == 0, words.decode()
         return words.decode()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Clusterkit, environment, start_or_skip
-from lab import Lab, kill, node_processes
+from lab import Lab, here_and_by_ssh, kill, node_processes, on
 from slot_experiment import wait_for
 
 pytestmark = pytest.mark.slurm
@@ -38,13 +38,14 @@ def carry_on(lab: Lab, experiment: str) -> None:
     complete(lab, experiment)
 
 
+@here_and_by_ssh
 def test_parrun_killed(lab: Lab) -> None:
     """At random moments of a parrun, more of them around the call of sbatch."""
     lab.project(SCRIPT, GRID)
     chance = random.Random(0)
     seen = set(lab.experiments())
     for delay in (chance.uniform(0.2, 0.45), chance.uniform(0.3, 0.6), chance.uniform(0.45, 0.9)):
-        process = lab.popen("parrun", "task.py", "--grid", "grid.yaml")
+        process = lab.popen(*lab.parrun_words())
         time.sleep(delay)
         process.kill()
         process.wait()
@@ -87,19 +88,21 @@ def test_parrun_killed_while_sbatch_waits_for_the_controller(lab: Lab, victims: 
     finally:
         os.kill(controller, signal.SIGCONT)
     if victims == "parrun":
-        again.wait(timeout=30)
+        again.wait(timeout=180)
     carry_on(lab, experiment)
 
 
+@on("local", "nspawn")
 def test_slots_killed(lab: Lab) -> None:
     """Worker, supervisor, both, a task: one after the other, while the tasks run."""
     lab.project(SCRIPT.replace("0.1", "0.5"), GRID)
     experiment = lab.parrun()["id"]
     root = lab.root(experiment)
+    there = lab.there(experiment)
     chance = random.Random(1)
     for moment in range(4):
         wait_for(lambda: len(lab.records(root, "start")) > moment)  # noqa: B023
-        pids = node_processes(root)
+        pids = node_processes(there)
         if not pids:
             break
         kill(chance.sample(pids, min(len(pids), 1 + moment % 2)))
@@ -133,6 +136,7 @@ def test_both_processes_of_a_slot_killed_its_task_goes_on_alone(lab: Lab, tmp_pa
     assert not stat.exists() or ") Z " in stat.read_text()
 
 
+@here_and_by_ssh
 def test_harvest_killed_at_random_moments(lab: Lab) -> None:
     count = 150
     lab.project(
@@ -148,7 +152,7 @@ def test_harvest_killed_at_random_moments(lab: Lab) -> None:
         process.kill()
         process.wait()
     two = [lab.popen("harvest", experiment) for _ in range(3)]
-    assert [process.wait(timeout=60) for process in two] == [0, 0, 0]
+    assert [process.wait(timeout=180) for process in two] == [0, 0, 0]
     lab.finished(experiment)
     complete(lab, experiment)
     code = f"import clusterkit; print(len(clusterkit.load({experiment!r}, series=True)))"
@@ -184,5 +188,5 @@ def test_daemons_killed(own: Lab) -> None:
         assert "does not run any more" in told.stderr
         assert "clusterkit start local" in told.stderr
         own.call("start", "local")
-        wait_for(lambda: own.status(experiment)["finished"], 60)  # noqa: B023
+        wait_for(lambda: own.status(experiment)["finished"])  # noqa: B023
         carry_on(own, experiment)

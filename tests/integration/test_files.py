@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-from conftest import Clusterkit
+import pytest
+from lab import Lab, everywhere
+
+pytestmark = pytest.mark.slurm
 
 SCRIPT = """
 import os
@@ -18,17 +20,17 @@ os.symlink("/etc/passwd", out + "/link.npz")
 """
 
 
-def test_files_come_back_once(clusterkit: Clusterkit, slurm_home: Path, tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text(SCRIPT)
-    (tmp_path / "grid.yaml").write_text("params: {i: [1, 2, 3]}\nflags: none\n")
+@everywhere
+def test_files_come_back_once(lab: Lab) -> None:
+    lab.project(SCRIPT, "params: {i: [1, 2, 3]}\nflags: none\n")
 
     def run(*words: str) -> str:
-        return clusterkit(*words, home=slurm_home, cwd=tmp_path).stdout
+        return lab.call(*words).stdout
 
-    run("parrun", "train.py", "--grid", "grid.yaml", "--wait", "--name", "files")
+    lab.parrun("--wait", "--name", "files")
     said = run("harvest", "files", "--files", "out/*.npz", "--into", "back")
     assert "3 new files, 3 in all" in said
-    back = tmp_path / "back"
+    back = lab.folder / "back"
     names = sorted(path.relative_to(back).as_posix() for path in back.rglob("*") if path.is_file())
     assert names == ["0/weights.npz", "1/weights.npz", "2/weights.npz"]
     assert [(back / name).read_text() for name in names] == ["w", "ww", "www"]
@@ -37,5 +39,5 @@ def test_files_come_back_once(clusterkit: Clusterkit, slurm_home: Path, tmp_path
     assert "2 new files, 3 in all" in run("harvest", "files", "--files", "*.npz", "--into", "back")
     assert "0 new files, 3 in all" in run("harvest", "files", "--files", "*.npz", "--into", "back")
     run("harvest", "files", "--files", "*", "--into", "all")
-    assert (tmp_path / "all/2/a folder/ünï.txt").read_text() == "2"
-    assert not (tmp_path / "all/0/link.npz").exists()
+    assert (lab.folder / "all/2/a folder/ünï.txt").read_text() == "2"
+    assert not (lab.folder / "all/0/link.npz").exists()

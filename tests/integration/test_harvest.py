@@ -9,17 +9,17 @@ import sys
 
 import pytest
 from conftest import environment
-from lab import Lab
+from lab import Lab, everywhere, here_and_by_ssh
 from slot_experiment import wait_for
 
 pytestmark = pytest.mark.slurm
 
 
+@everywhere
 def test_while_tasks_run(lab: Lab) -> None:
-    go = lab.folder / "go"
     lab.project(
         "import clusterkit, os, time\nclusterkit.log(v=1, step=0)\n"
-        f"while clusterkit.params()['i'] and not os.path.exists({str(go)!r}): time.sleep(0.02)\n"
+        "while clusterkit.params()['i'] and not os.path.exists('go'): time.sleep(0.02)\n"
         "clusterkit.log(v=2, step=1)",
         "params: {i: [0, 1]}\n",
     )
@@ -29,7 +29,7 @@ def test_while_tasks_run(lab: Lab) -> None:
     done = lab.call("harvest", experiment, "--to", "r.csv")
     assert (lab.folder / "r.csv").read_text().count("\n") == 3
     assert "1 running" in done.stdout + done.stderr
-    go.touch()
+    (lab.root(experiment) / "code" / "go").touch()
     assert [row["v"] for row in lab.finished(experiment)] == [2, 2]
     code = (
         f"import clusterkit; f = clusterkit.load({experiment!r})\n"
@@ -46,6 +46,7 @@ def test_while_tasks_run(lab: Lab) -> None:
     assert shown.stdout == "[2, 2] ['COMPLETED'] [1, 2, 1, 2] [0.0, 1.0, 0.0, 1.0]\n"
 
 
+@here_and_by_ssh
 def test_a_line_longer_than_a_chunk_holds_nothing_up(lab: Lab) -> None:
     lab.project(
         "import clusterkit; clusterkit.log(v='x' * ((9 << 20) if clusterkit.params()['i'] else 1))",
@@ -74,6 +75,7 @@ def test_files_and_summary(lab: Lab) -> None:
     assert "11.0 ± 1.0" in shown
 
 
+@here_and_by_ssh
 def test_what_the_cluster_has_lost(lab: Lab) -> None:
     """The experiment's folder is gone: said, and what was harvested is still there."""
     lab.project("import clusterkit; clusterkit.log(v=1)", "params: {i: [0, 1]}\n")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-from pathlib import Path
+import os
 
 import pytest
-from lab import Lab, node_processes
+from lab import Lab, everywhere, here_and_by_ssh, node_processes, on
 from slot_experiment import wait_for
 
 pytestmark = pytest.mark.slurm
@@ -26,6 +26,7 @@ with open(os.path.join(out, "model.bin"), "wb") as file:
 """
 
 
+@everywhere
 def test_three_ways_of_giving_results(lab: Lab) -> None:
     lab.project(THREE_WAYS, "params:\n  lr: [0.5, 0.25]\nseeds: 2\n")
     done = lab.parrun("--wait", "-m", "why?")
@@ -45,6 +46,7 @@ def test_three_ways_of_giving_results(lab: Lab) -> None:
     assert history[0]["message"] == "why?"
 
 
+@everywhere
 def test_hostile_values_arrive_as_they_are(lab: Lab) -> None:
     values = [
         "a b",
@@ -75,6 +77,7 @@ def test_hostile_values_arrive_as_they_are(lab: Lab) -> None:
     assert not list(lab.root(done["id"]).rglob("pwned"))
 
 
+@on("local", "nspawn")
 def test_one_task_an_element(lab: Lab) -> None:
     lab.project("import os, clusterkit; clusterkit.log(e=os.environ['SLURM_ARRAY_TASK_ID'])",
                 "params: {i: {range: [0, 4]}}\n")  # fmt: skip
@@ -88,16 +91,17 @@ def test_elements_hand_over_and_none_stays_in_the_queue(lab: Lab) -> None:
     assert done["states"] == {"COMPLETED": 12}
     root = lab.root(done["id"])
     slots = lab.records(root, "slot")
-    assert 3 <= len(slots) <= 9
+    assert len(slots) >= 3
     assert lab.completions(root) == list(range(12))
-    wait_for(lambda: not lab.queued(), 20)
+    wait_for(lambda: not lab.queued())
 
 
 def test_a_long_min_slot_time_takes_no_more_elements_than_processors(lab: Lab) -> None:
     lab.project("", "params: {i: {range: [0, 60]}}\n")
     done = lab.parrun("--wait")
-    assert len(lab.records(lab.root(done["id"]), "slot")) <= 2 + 1  # one may start just at the end
-    wait_for(lambda: not lab.queued(), 20)
+    most = len(os.sched_getaffinity(0)) + 3  # some may start just at the end
+    assert len(lab.records(lab.root(done["id"]), "slot")) <= most
+    wait_for(lambda: not lab.queued())
 
 
 def test_throttle(lab: Lab) -> None:
@@ -113,10 +117,10 @@ def test_throttle(lab: Lab) -> None:
     )  # one after the other
 
 
+@everywhere
 def test_cancel_and_rerun(lab: Lab) -> None:
-    go = lab.folder / "go"
     lab.project(
-        f"import os, sys, time\ngo = lambda: os.path.exists({str(go)!r})\n"
+        "import os, sys, time\ngo = lambda: os.path.exists('go')\n"
         "if '3' in sys.argv and not go(): sys.exit(5)\n"
         "while not go() and '0' not in sys.argv: time.sleep(0.05)",
         "params: {i: [3, 0, 1, 2, 4]}\n",
@@ -124,13 +128,14 @@ def test_cancel_and_rerun(lab: Lab) -> None:
     experiment = lab.parrun()["id"]
     root = lab.root(experiment)
     wait_for(lambda: len(lab.records(root, "start")) >= 4)
+    there = lab.there(experiment)
     lab.call("cancel", experiment, "--yes")
     states = lab.states(experiment)
     assert states[0] == "FAILED"
     assert states[1] == "COMPLETED"
     assert set(states[2:]) == {"CANCELLED"}
-    wait_for(lambda: not lab.queued() and not node_processes(root), 20)
-    go.touch()
+    wait_for(lambda: not lab.queued() and not node_processes(there))
+    (root / "code" / "go").touch()
     missing = json.loads(lab.call("rerun", experiment, "--missing", "--json").stdout)
     assert missing["tasks"] == [2, 3, 4]
     rows = lab.finished(experiment)
@@ -142,6 +147,7 @@ def test_cancel_and_rerun(lab: Lab) -> None:
     assert "Nothing to run again" in lab.call("rerun", experiment, "--missing", "--failed").stdout
 
 
+@everywhere
 def test_logs(lab: Lab) -> None:
     lab.project(
         "import sys, time\nprint('out', sys.argv[2])\nprint('err', sys.argv[2], file=sys.stderr)\n"
@@ -169,7 +175,7 @@ def test_the_time_limit_and_a_checkpoint(lab: Lab) -> None:
     )
     experiment = lab.parrun("--alloc", "--time=1")["id"]
     root = lab.root(experiment)
-    wait_for(lambda: len(lab.records(root, "start")) == 2, 100)
+    wait_for(lambda: len(lab.records(root, "start")) == 2, 400)
     (row,) = lab.finished(experiment)
     assert (row["state"], row["attempt"], row["resumed"]) == ("COMPLETED", 2, "7")
     first, second = lab.records(root, "end")
@@ -177,11 +183,12 @@ def test_the_time_limit_and_a_checkpoint(lab: Lab) -> None:
     assert first["s"] > 30
 
 
+@here_and_by_ssh
 def test_two_at_once(lab: Lab) -> None:
     lab.project("import clusterkit; clusterkit.log(v=1)", "params: {i: {range: [0, 20]}}\n")
-    both = [lab.popen("parrun", "task.py", "--grid", "grid.yaml", "--wait") for _ in range(2)]
+    both = [lab.popen(*lab.parrun_words("--wait")) for _ in range(2)]
     before = set(lab.experiments())
-    assert [process.wait(timeout=60) for process in both] == [0, 0]
+    assert [process.wait(timeout=180) for process in both] == [0, 0]
     made = lab.experiments()[:2]
     assert len(set(made)) == 2
     assert before <= set(lab.experiments())
@@ -190,16 +197,15 @@ def test_two_at_once(lab: Lab) -> None:
         assert lab.completions(lab.root(experiment)) == list(range(20))
 
 
+@here_and_by_ssh
 def test_a_refused_option_leaves_nothing_behind(lab: Lab) -> None:
     lab.project("", "params: {i: [1]}\n")
+    work = lab.root(lab.parrun("--wait")["id"]).parent
     before = lab.experiments()
-    work = Path(lab.home / "clusters" / "local" / "work" / "experiments")
-    folders = set(work.iterdir()) if work.exists() else set()
-    done = lab.call(
-        "parrun", "task.py", "--grid", "grid.yaml", "--alloc", "--gres=unicorn:1", check=False
-    )
+    folders = set(work.iterdir())
+    done = lab.call(*lab.parrun_words("--alloc", "--gres=unicorn:1"), check=False)
     assert done.returncode == 1
     assert "Invalid generic resource" in done.stderr
     assert "Traceback" not in done.stderr
     assert lab.experiments() == before
-    assert (set(work.iterdir()) if work.exists() else set()) == folders
+    assert set(work.iterdir()) == folders

@@ -111,7 +111,7 @@ def test_a_killed_warm_process_costs_one_task_and_no_more(tmp_path: Path) -> Non
     (server,) = wait_for(lambda: children_of(worker_of(process)))
     (task,) = wait_for(lambda: children_of(server))
     os.kill(server, signal.SIGKILL)
-    words, _ = process.communicate(timeout=20)
+    words, _ = process.communicate(timeout=180)
     assert process.returncode == 0, words
     assert [made.ends()[n]["state"] for n in range(3)] == ["FAILED", "COMPLETED", "COMPLETED"]
     wait_for(lambda: gone(task))
@@ -125,7 +125,7 @@ def test_a_killed_worker_leaves_no_warm_process(tmp_path: Path) -> None:
     worker = worker_of(process)
     (server,) = wait_for(lambda: children_of(worker))
     os.kill(worker, signal.SIGKILL)
-    process.communicate(timeout=20)
+    process.communicate(timeout=180)
     assert [made.ends()[n]["state"] for n in range(3)] == ["COMPLETED"] * 3
     assert made.ends()[1]["attempt"] == 2
     assert gone(server)
@@ -142,7 +142,7 @@ def test_signals_reach_a_warm_task(tmp_path: Path) -> None:
     process = made.start(0, time_limit=3600, grace=60)
     wait_for(lambda: "ready" in made.log())
     process.send_signal(signal.SIGUSR1)
-    process.communicate(timeout=20)
+    process.communicate(timeout=180)
     assert made.ends()[0]["state"] == "COMPLETED"
 
 
