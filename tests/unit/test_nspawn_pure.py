@@ -226,7 +226,7 @@ def test_folders_that_package_indexes_are_in() -> None:
         "[global]\ncert = /etc/ssl/c.crt\nfind-links = /opt/wheels\n"
         "extra-index-url = file:///srv/simple/ https://host/simple\nhttp://host/opt/x\n"
     )
-    assert surroundings.local_folders(text) == ["/opt/wheels", "/srv/simple"]
+    assert surroundings.local_folders(text) == ["/opt/wheels", "/srv"]
 
 
 def test_variables_that_are_taken_over() -> None:

@@ -120,7 +120,9 @@ def local_folders(text: str) -> list[str]:
         for word in re.split(r"[\s,=]+", line):
             match = _FOLDER.fullmatch(word.strip("\"'[]"))
             if match and not re.match(r"/(etc|usr|bin|lib|proc|sys|dev|run|tmp|home)\b", match[1]):
-                found.append(match[1].rstrip("/"))
+                folder = match[1].rstrip("/")
+                # The pages of an index (PEP 503) name files beside them: ../../files/x.whl.
+                found.append(folder.removesuffix("/simple") or folder)
     return found
 
 
