@@ -153,6 +153,8 @@ def stop_command(
 ) -> None:
     """Cancel all jobs of the cluster NAME, end it, and prove that nothing of it is left.
 
+    One that somebody else runs (`attach`) is only forgotten: its jobs go on.
+
     It refuses while results are on the cluster alone. Machines of your own stay, with what
     experiments wrote there; machines that were made for the cluster go.
     """
@@ -175,6 +177,10 @@ def stop_command(
             f"Cluster {name!r} has ended: {machines} ({', '.join(stopped.machines)}). Looked for "
             f"{', '.join(stopped.looked_for)}: none left; {stopped.seconds:.1f} s."
         )
+    elif stopped.attached:
+        click.echo(
+            f"Cluster {name!r} is forgotten here; nothing was changed on it, and its jobs go on."
+        )
     elif stopped.processes == 0:
         click.echo(f"Cluster {name!r} was not running; nothing of it is left.")
     else:
@@ -185,15 +191,14 @@ def stop_command(
 
 
 def _show_end(home: Home, name: str, as_json: bool) -> None:
-    status = lifecycle.status(home, name)
+    status = lifecycle.status(home, name, ask=False)
     unfinished = guard.unharvested(home, name)
     if as_json:
         _print_json({**asdict(status), "unharvested": unfinished})
         return
-    click.echo(
-        f"Cluster {name!r} is {status.state}: {status.running} running and {status.pending} "
-        f"waiting job elements would be cancelled."
-    )
+    what = f"{status.running} running and {status.pending} waiting job elements"
+    would = "go on" if status.provider == "attach" else "be cancelled"
+    click.echo(f"Cluster {name!r} is {status.state}: {what} would {would}.")
     if unfinished:
         click.echo(f"not harvested: {', '.join(unfinished)}")
     click.echo("Nothing was stopped (--dry-run).")

@@ -74,7 +74,8 @@ def connection(facts: Facts) -> Connection:
             cpus=facts.cpus,
             sbatch=facts.sbatch,
         ),
-        cluster_id=facts.id,
+        # Machines that stay keep their experiments, whatever cluster they belong to next.
+        cluster_id=facts.id if facts.disposable else "",
     )
 
 

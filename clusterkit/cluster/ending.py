@@ -31,6 +31,7 @@ class Stopped:
     seconds: float
     machines: tuple[str, ...] = ()
     looked_for: tuple[str, ...] = ()
+    attached: bool = False  # somebody else runs it: it was only forgotten
 
 
 def stop(
@@ -54,7 +55,7 @@ def stop(
             _hang_up(found)
         if provider is None:  # attached: nothing of ours is there
             stored.forget(folder)
-            return Stopped(name, 0, 0, (), time.monotonic() - began)
+            return Stopped(name, 0, 0, (), time.monotonic() - began, attached=found is not None)
         if abandon:
             from clusterkit.cluster.providers.ssh import SshProvider
 

@@ -27,7 +27,6 @@ class Settings:
     owned: bool  # the machines are the cluster's alone
     cgroups: bool  # every machine can fence jobs with cgroups
     partitions: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    release: str = ""
 
 
 def build(

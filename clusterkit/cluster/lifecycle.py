@@ -372,14 +372,27 @@ def check(home: Home, name: str, watch: Watch | None = None) -> Started:
     return Started(known, 0, time.monotonic() - began, log, (), nodes)
 
 
-def status(home: Home, name: str) -> Status:
-    """How the cluster is, asked of its machines or processes and of SLURM."""
+def status(home: Home, name: str, *, ask: bool = True) -> Status:
+    """How the cluster is, asked of its machines or processes and of SLURM.
+
+    Without `ask` a cluster of `attach` that was not used yet is left alone.
+    """
     clusters.require_known(name, home)
     folder = home.cluster(name)
     known = facts_file.read(folder)
     if known is not None and not known.daemons:
         return _remote_status(home, name, known)
     spec, provider = made(home, name, keep=False)
+    if provider is None:  # of a cluster somebody else runs the first use is its start
+        if not ask:
+            return Status(name, spec.provider, "stopped", {}, problem="not used yet")
+        try:
+            clusters.connect(name, home)
+        except Unreachable as error:
+            return Status(name, spec.provider, "unreachable", {}, problem=str(error))
+        known = facts_file.read(folder)
+        assert known is not None
+        return _remote_status(home, name, known)
     if not isinstance(provider, PrivateProvider):
         there = provider.machines() if provider is not None and access.read_id(folder) else ()
         problem = f"half made; finished by `clusterkit start {name}`" if there else ""
@@ -388,16 +401,19 @@ def status(home: Home, name: str) -> Status:
 
 
 def _remote_status(home: Home, name: str, known: Facts) -> Status:
+    theirs = known.provider == "attach"
     try:
-        nodes, running, pending = state.ask(clusters.connect(name, home))
+        nodes, running, pending = state.ask(clusters.connect(name, home), mine=theirs)
     except Unreachable as error:
         return Status(name, known.provider, "unreachable", {}, problem=str(error), facts=known)
-    except (CommandFailed, ClusterNotStarted) as error:
+    except (CommandFailed, ClusterError) as error:
         return Status(name, known.provider, "broken", {}, problem=str(error), facts=known)
     ill = [f"{n.name} is {n.state}" + (f" ({n.reason})" if n.reason else "") for n in nodes
            if n.state.startswith(("down", "drain", "fail")) or n.state.endswith("*")]  # fmt: skip
     problem = "; ".join(ill)
-    if problem and known.hosts:
+    if theirs and ill:  # somebody sees to it, and there may be hundreds
+        problem = f"{len(ill)} of {len(nodes)} nodes are down or drained"
+    elif problem and known.hosts:
         problem += f". `clusterkit start {name}` heals what died"
     return Status(
         name, known.provider, "running", {}, nodes, running, pending, problem=problem, facts=known
@@ -428,7 +444,7 @@ def _private_status(name: str, provider: PrivateProvider, found: Facts | None) -
 
 def list_(home: Home) -> tuple[Status, ...]:
     """All known clusters."""
-    return tuple(status(home, name) for name in clusters.known(home))
+    return tuple(status(home, name, ask=False) for name in clusters.known(home))
 
 
 def run_folder(folder: Path) -> Path:

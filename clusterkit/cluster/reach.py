@@ -150,8 +150,7 @@ def _first_answer(
     """The address with the account that worked, and what the probe printed there."""
     logins = [machine.login] if machine.login or machine.reach is not None else []
     logins += [login for login in USUAL_LOGINS if login != machine.login]
-    began = time.monotonic()
-    told = False
+    told, first_denied = False, 0.0
     while True:
         refused: list[str] = []
         try:
@@ -177,7 +176,9 @@ def _first_answer(
                     f"it ended while it was waited for: {dead[machine.name]}"
                 ) from error
             # A machine that boots refuses everybody for a moment: its user is not made yet.
-            young = provider.disposable and time.monotonic() - began < _FRESH
+            if error.why == "denied":
+                first_denied = first_denied or time.monotonic()
+            young = provider.disposable and time.monotonic() - first_denied < _FRESH
             patient = error.why == "silent" or (error.why == "denied" and young)
             if not patient or time.monotonic() >= deadline or over.is_set():
                 raise
@@ -226,8 +227,12 @@ if [ -e $new ]; then
 fi
 rm -f $new.pub
 systemctl reload ssh 2>/dev/null || systemctl reload sshd
-find /var/lib/cloud/instances /var/lib/cloud/seed -type f 2>/dev/null | while read -r file; do
+find /var/lib/cloud/instances -type f 2>/dev/null | while read -r file; do
   case $file in *user-data*|*cloud-config.txt|*/obj.pkl) rm -f "$file" ;; esac
+done
+# A seed without its user-data would be none: the next boot would be a new machine's, with new keys.
+find /var/lib/cloud/seed -type f -name user-data 2>/dev/null | while read -r file; do
+  echo '#cloud-config' > "$file"
 done
 mkdir -p /var/lib/clusterkit
 echo yes > /var/lib/clusterkit/rotated

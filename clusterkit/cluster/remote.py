@@ -131,7 +131,6 @@ def site(provider: Provider, identity: Identity, spec: Built, reached: Sequence[
         owned=provider.disposable,
         cgroups=all(one.seen.cgroups for one in reached),
         partitions={name: group.slurm for name, group in spec.workers.items()},
-        release=reached[0].seen.system,
     )
     built = inventory.build(
         identity.cluster, machines, provider.variables(), dict(spec.slurm), settings

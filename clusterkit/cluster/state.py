@@ -14,8 +14,7 @@ from clusterkit.transport import Connection
 class Node:
     """A node as sinfo sees it; `state` is its word ("idle", "mixed", "down*").
 
-    `reason` is why it is down or drained, `machine` the state of the machine itself where the
-    provider was asked ("running", "stopped", "dead", "absent"). Memory in MiB.
+    `reason` is why it is down or drained, "" where it is neither. Memory in MiB.
     """
 
     name: str
@@ -25,16 +24,14 @@ class Node:
     memory: int
     gres: str
     reason: str = ""
-    machine: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
     """A cluster now.
 
-    `state`: running, broken (a daemon or a machine died, or SLURM is silent), unreachable or
-    stopped. `elements` are job elements (of arrays, each one) that run or wait. `price` is an
-    hour's, in `currency`; None when it is unknown or there is none to pay.
+    `state`: running, broken (a daemon died or SLURM is silent), unreachable or stopped. `running`
+    and `pending` count job elements: of an array, each one.
     """
 
     name: str
@@ -54,6 +51,9 @@ class Status:
 
 NODES_ARGV = ("sinfo", "--noheader", "--Node", "--format=%N|%T|%C|%m|%G|%E")
 QUEUE_ARGV = ("squeue", "--noheader", "--states=RUNNING,COMPLETING,PENDING", "--format=%T|%K")
+
+#: Seconds for which SLURM may think.
+_PATIENCE = 60.0
 
 
 def parse_nodes(text: str) -> tuple[Node, ...]:
@@ -90,11 +90,16 @@ def parse_queue(text: str) -> tuple[int, int]:
     return running, pending
 
 
-def ask(connection: Connection) -> tuple[tuple[Node, ...], int, int]:
-    """Nodes, running and pending elements. Raises CommandFailed, Unreachable."""
-    listed = connection.run(NODES_ARGV, timeout=20)
+def ask(connection: Connection, *, mine: bool = False) -> tuple[tuple[Node, ...], int, int]:
+    """Nodes, running and pending elements (`mine`: of this account alone).
+
+    Raises CommandFailed, Unreachable.
+    """
+    listed = connection.run(NODES_ARGV, timeout=_PATIENCE)
     queue = connection.transport.run(
-        QUEUE_ARGV, env={**connection.env, **slurm.SQUEUE_ENVIRONMENT}, timeout=20
+        [*QUEUE_ARGV, "--me"] if mine else QUEUE_ARGV,
+        env={**connection.env, **slurm.SQUEUE_ENVIRONMENT},
+        timeout=_PATIENCE,
     )
     running, pending = parse_queue(queue.text)
     return parse_nodes(listed.text), running, pending

@@ -52,7 +52,7 @@ def shell(script: str, *, become: bool = False) -> str:
         script = f"exec sudo -n -H -- sh -c {shlex.quote(script)}"
     if set(script) <= _HARMLESS:
         return f"exec sh -c '{script}'"
-    return f"""exec sh -c 'eval "$(printf %b "$0")"' '{_escaped(script)}'"""
+    return f"""exec sh -c 'eval "$(printf %b "$1")"' sh '{_escaped(script)}'"""
 
 
 def login(env: Mapping[str, str] | None, *, become: bool) -> str:

@@ -75,8 +75,8 @@ class Ssh(Transport):
         return True
 
     def close(self) -> None:
-        """End the shared connection, if there is one."""
-        if self.alive():
+        """End the shared connection, if there is one. One by the user's own settings is his."""
+        if self._users_socket is None and self.alive():
             subprocess.run(
                 self._ssh(["-O", "exit"], []),
                 stdin=subprocess.DEVNULL,
@@ -97,8 +97,11 @@ class Ssh(Transport):
         holding: Sequence[int] = (),
     ) -> Completed:
         self.open()
+        command = self.command(remote.line(argv, env=env, cwd=cwd, become=self.become))
+        if holding:  # ssh closes what it did not open itself; a shell around it does not
+            command = ["sh", "-c", '"$@"; exit $?', "sh", *command]
         return processes.completed(
-            self.command(remote.line(argv, env=env, cwd=cwd, become=self.become)),
+            command,
             argv,
             data=input,
             env=None,

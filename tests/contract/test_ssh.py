@@ -92,7 +92,8 @@ def test_a_connection_that_was_killed_is_made_anew(ssh: Ssh, machine: Server) ->
     os.kill(first, signal.SIGKILL)  # leaves its socket behind
     assert ssh.run(["echo", "again"]).text == "again\n"
     assert ssh.run(["true"]).stderr == b""
-    assert machine.logins() == 2
+    # The first command may have met the dying connection, and have connected by itself.
+    assert machine.logins() in (2, 3)
     assert master(ssh) != first
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -116,12 +117,23 @@ def test_much_of_everything(transport: Transport) -> None:
 def test_a_lock_is_held_as_long_as_the_command(transport: Transport, tmp_path: Path) -> None:
     read, write = os.pipe()
     try:
-        with pytest.raises(CommandFailed, match="no end"):
-            transport.run(["sh", "-c", "exec sleep 5"], holding=[write], timeout=0.2)
+        begun, go = tmp_path / "begun", tmp_path / "go"
+        os.mkfifo(go)
+        argv = ["sh", "-c", 'touch "$1"; cat "$2"', "sh", str(begun), str(go)]
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(transport.run, argv, holding=[write])
+            deadline = time.monotonic() + 120
+            while not begun.exists() and not running.done():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            os.close(write)
+            held = not select.select([read], [], [], 0)[0]
+            go.write_text("")
+            running.result()
+        assert held  # the command's process had it open
+        assert os.read(read, 1) == b""  # and nobody after it
     finally:
-        os.close(write)
-    assert os.read(read, 1) == b""  # nobody holds it any more
-    os.close(read)
+        os.close(read)
 
 
 def test_a_missing_program(transport: Transport) -> None:

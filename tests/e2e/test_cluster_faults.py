@@ -17,7 +17,7 @@ from project import Done, Project, inside, until
 
 from clusterkit.cluster import access
 from clusterkit.cluster import facts as facts_file
-from clusterkit.transport import Ssh
+from clusterkit.transport import Local, Ssh
 
 pytestmark = pytest.mark.skipif(bool(here.WHY_NOT), reason=f"no machines here: {here.WHY_NOT}")
 
@@ -200,7 +200,7 @@ def test_a_machine_of_another_cluster(lab: Lab) -> None:
 def test_a_key_that_others_can_read(tmp_path: Path) -> None:
     project = Project(tmp_path)
     key = project.folder / "my key"
-    key.write_text("not even a key\n")
+    Local().run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)])
     key.chmod(0o644)
     project.settings(SETTINGS.replace("# more", f'key: "{key}"'))
     with project.ended("lab"):

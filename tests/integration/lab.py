@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,9 @@ import pytest
 from conftest import Clusterkit, command, environment
 from slot_experiment import wait_for
 
+from clusterkit.cluster import facts
 from clusterkit.node import journal
+from clusterkit.transport.address import control_folder, socket_of
 
 
 def on(*kinds: str) -> pytest.MarkDecorator:
@@ -76,14 +79,13 @@ class Lab:
         return self.rows(experiment)
 
     def popen(self, *args: str, **more: Any) -> subprocess.Popen[bytes]:
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         return subprocess.Popen(
             command(*args),
             env=environment(self.home, self.env),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            **more,
+            **{**silent, **more},
         )
 
     @property
@@ -131,17 +133,34 @@ class Lab:
         return {name: one["pid"] for name, one in facts["daemons"].items()}
 
 
-def node_processes(root: Path | str) -> list[int]:
-    """Supervisors and workers of an experiment's slots; `root` is the cluster's own name for it."""
+def processes_with(*wanted: bytes) -> list[int]:
+    """Processes with all these words in their command lines; those of machines here count."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().split(b"\0")
         except OSError:
             continue
-        if os.fsencode(root) in words and b"slot" in words:
+        if set(wanted) <= set(words):
             found.append(int(path.parent.name))
     return sorted(found)
+
+
+def node_processes(root: Path | str) -> list[int]:
+    """Supervisors and workers of an experiment's slots; `root` is the cluster's own name for it."""
+    return processes_with(os.fsencode(root), b"slot")
+
+
+def hang_up(lab: Lab) -> None:
+    """Kill the process that holds the shared connection to the cluster's head."""
+    found = facts.read(lab.home / "clusters" / lab.name)
+    assert found is not None
+    path = socket_of(facts.as_user(found), control_folder())
+    said = subprocess.run(
+        ["ssh", "-F", "none", "-S", path, "-O", "check", "any"],
+        capture_output=True, text=True, check=True,
+    ).stderr  # fmt: skip
+    kill([int(re.search(r"pid=(\d+)", said)[1])])  # type: ignore[index]
 
 
 def kill(pids: Sequence[int]) -> None:

@@ -10,10 +10,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from conftest import Clusterkit, environment, start_or_skip
-from lab import Lab, here_and_by_ssh, kill, node_processes, on
+from lab import Lab, hang_up, here_and_by_ssh, kill, node_processes, on, processes_with
 from slot_experiment import wait_for
 
 pytestmark = pytest.mark.slurm
@@ -160,6 +161,36 @@ def test_harvest_killed_at_random_moments(lab: Lab) -> None:
         [sys.executable, "-c", code], env=environment(lab.home), capture_output=True, text=True
     )
     assert done.stdout.strip() == str(20 * count), done.stderr
+
+
+@on("attach_ssh", "nspawn")
+def test_the_connection_breaks(lab: Lab) -> None:
+    """Whoever listens is told; the tasks go on, and the next command connects again."""
+    lab.project(
+        "import clusterkit, os, time\nprint('begun', flush=True)\n"
+        "while not os.path.exists('go'): time.sleep(0.05)\n"
+        "clusterkit.log(v=2 * clusterkit.params()['i'])",
+        "params: {i: [0, 1, 2]}\n",
+    )
+    experiment = lab.parrun()["id"]
+    root = lab.root(experiment)
+    wait_for(lambda: lab.records(root, "start"))
+    follower = lab.popen("logs", experiment, "0", "--follow", stdout=PIPE, stderr=PIPE)
+    watcher = lab.popen("status", experiment, "--watch", stderr=PIPE)
+    assert follower.stdout is not None
+    assert follower.stdout.readline() == b"begun\n"
+    collectors = [b"collect", os.fsencode(lab.there(experiment))]
+    wait_for(lambda: processes_with(*collectors))
+    hang_up(lab)
+    for process in (follower, watcher):
+        _, words = process.communicate(timeout=180)
+        assert process.returncode == 1, words
+        assert b"Traceback" not in words
+        assert b"connection" in words
+    wait_for(lambda: not processes_with(*collectors))  # nobody is left there who talks to no one
+    (root / "code" / "go").touch()
+    lab.finished(experiment)
+    complete(lab, experiment)
 
 
 @pytest.fixture

@@ -19,8 +19,7 @@ GIVEN: dict[str, Any] = {
     "cluster_name": "lab",
     "node_name": "w1",
     "group_names": ["base", "munge", "slurm", "worker", "shared_home"],
-    "groups": {"worker": ["w1"], "head": ["head"]},
-    "hostvars": {"w1": {"cgroup_ok": True}, "head": {"cgroup_ok": False}},
+    "slurm_cgroups": True,
     "base_hosts": HOSTS,
     "base_user": "o'hara",
     "base_uid": 5000,
@@ -108,8 +107,10 @@ def test_raw_tasks_know_check_mode(file: str) -> None:
 def _slurm_conf(given: Mapping[str, Any]) -> dict[str, str]:
     text = render("slurm", {**GIVEN, **given})
     begin = text.index("# Written by clusterkit", text.index("writing slurm.conf"))
-    lines = text[begin : text.index("\nCLUSTERKIT\n", begin)].splitlines()
-    return dict(line.split("=", 1) for line in lines if "=" in line)
+    lines = text[begin:].splitlines()
+    # slurm.conf, gres.conf and cgroup.conf; the first line of a key counts.
+    pairs = [line.split("=", 1) for line in lines if re.match(r"\w+=", line)]
+    return {pair[0]: pair[1] for pair in reversed(pairs)}
 
 
 def test_slurm_conf_of_machines() -> None:
@@ -128,14 +129,11 @@ def test_slurm_conf_of_machines() -> None:
     assert conf["NodeName"] == "w1 NodeAddr=10.0.0.2 CPUs=2 Gres=gpu:t4:1"
 
 
-def test_one_machine_without_control_groups_decides_for_all() -> None:
-    groups = {"worker": ["w1", "w2"], "head": ["head"]}
-    for second in ({}, {"cgroup_ok": False}):
-        conf = _slurm_conf(
-            {"groups": groups, "hostvars": {"w1": {"cgroup_ok": True}, "w2": second}}
-        )
-        assert conf["ProctrackType"] == "proctrack/linuxproc"
-        assert conf["TaskPlugin"] == "task/none"
+def test_machines_without_control_groups() -> None:
+    conf = _slurm_conf({"slurm_cgroups": False})
+    assert conf["ProctrackType"] == "proctrack/linuxproc"
+    assert conf["TaskPlugin"] == "task/none"
+    assert conf["CgroupPlugin"] == "cgroup/v1"
 
 
 def test_without_accounting_and_gpus() -> None:
