@@ -204,6 +204,28 @@ def _show_end(home: Home, name: str, as_json: bool) -> None:
     click.echo("Nothing was stopped (--dry-run).")
 
 
+def show_status(home: Home, name: str, check: bool, as_json: bool) -> None:
+    """How a cluster is; with `check` after jobs have run on every node that is not busy."""
+    if check:
+        with Display(silent=as_json) as display:
+            lifecycle.check(home, name, display)
+    status = lifecycle.status(home, name)
+    if as_json:
+        _print_json(asdict(status))
+        return
+    click.echo(f"{status.name}  {status.provider}  {status.state}")
+    for node in status.nodes:
+        gres = f", {node.gres}" if node.gres else ""
+        reason = f" ({node.reason})" if node.reason else ""
+        click.echo(
+            f"  {node.name}: {node.state}{reason}, {node.cpus_busy} of {node.cpus} CPUs busy, "
+            f"{node.memory / 1024:.1f} GiB{gres}"
+        )
+    click.echo(f"  jobs: {status.running} running, {status.pending} waiting")
+    if status.problem:
+        click.echo(f"  {status.problem}")
+
+
 @click.command("resize")
 @click.argument("name")
 @click.argument("counts", nargs=-1, metavar="[GROUP=COUNT]...")

@@ -10,7 +10,7 @@ import click
 
 from clusterkit.cli import progress
 from clusterkit.cli.questions import confirm
-from clusterkit.cluster import access, lifecycle
+from clusterkit.cluster import access, lifecycle, stored
 from clusterkit.errors import ClusterError, ClusterNotStarted, TransportError
 from clusterkit.harvest import keep
 from clusterkit.paths import Home
@@ -42,8 +42,6 @@ def unharvested(home: Home, name: str) -> list[str]:
     Where the machines go away with the cluster, also of those with files that are only there.
     """
     goes = _goes_away(home, name)
-    if goes is None:
-        return []
     store, mine = _mine(home, name)
     connection = None
     if goes and mine:
@@ -60,9 +58,10 @@ def settle_before_end(home: Home, name: str, *, harvest: bool, discard: bool, ye
     Raises ClusterError, TransportError when something cannot be brought, click.Abort.
     """
     goes = _goes_away(home, name)
-    if goes is None:
-        return  # somebody else's cluster: it goes on, and its experiments with it
     store, mine = _mine(home, name)
+    if goes is None:
+        _before_forgetting(home, name, store, mine, harvest=harvest, discard=discard)
+        return
     if discard:
         _discard(home, store, mine)
         return
@@ -92,6 +91,30 @@ def settle_before_end(home: Home, name: str, *, harvest: bool, discard: bool, ye
             f"{name!r}. Cancel them?",
             yes,
         )
+
+
+def _before_forgetting(
+    home: Home,
+    name: str,
+    store: Store,
+    mine: Sequence[Experiment],
+    *,
+    harvest: bool,
+    discard: bool,
+) -> None:
+    """Somebody else's cluster goes on, and its jobs too: nothing is cancelled, nothing settled."""
+    open_ = _open(home, store, mine, None)
+    if discard or not open_ or stored.provider(home.cluster(name)) is None:
+        return
+    if not harvest:
+        listed = "\n".join(f"  {one}" for one in open_)
+        raise ClusterError(
+            f"{name!r} has results that were not harvested; nothing was forgotten.\n{listed}\n"
+            f"`clusterkit stop {name} --harvest` brings in what is there so far, "
+            f"`clusterkit stop {name} --discard` leaves it; their jobs go on either way."
+        )
+    for one in open_:
+        progress.refresh(store, progress.connect(home, one.experiment), one.experiment)
 
 
 def _goes_away(home: Home, name: str) -> bool | None:

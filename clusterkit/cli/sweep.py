@@ -260,13 +260,18 @@ def _show_troubles(experiment: Experiment, tasks: Sequence[TaskRow], most: int =
 @click.command("status")
 @click.argument("name", metavar="[EXPERIMENT|CLUSTER]", required=False)
 @click.option("--watch", "-w", is_flag=True, help="Go on showing it until it is finished.")
+@click.option("--check", is_flag=True, help="Of a cluster: verify it anew, with jobs on its nodes.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_obj
-def status_command(home: Home, name: str | None, watch: bool, as_json: bool) -> None:
+def status_command(home: Home, name: str | None, watch: bool, check: bool, as_json: bool) -> None:
     """How far an experiment is (without a name: the latest), or how a cluster is."""
     if name is not None and name in cluster.known(home):
-        _cluster_status(home, name, as_json)
+        from clusterkit.cli.cluster import show_status
+
+        show_status(home, name, check, as_json)
         return
+    if check:
+        raise UsageError("--check is for clusters: `clusterkit status CLUSTER --check`")
     store = Store(home.prepared().database)
     experiment = store.experiment(name)
     waits_for, unreachable = "", ""
@@ -296,25 +301,6 @@ def status_command(home: Home, name: str | None, watch: bool, as_json: bool) -> 
     if unreachable:
         click.echo(f"  as last known: {unreachable}")
     _show_troubles(experiment, store.tasks(experiment.id))
-
-
-def _cluster_status(home: Home, name: str, as_json: bool) -> None:
-    from clusterkit.cluster import lifecycle
-
-    status = lifecycle.status(home, name)
-    if as_json:
-        click.echo(json.dumps(asdict(status), indent=1, default=str))
-        return
-    click.echo(f"{status.name}  {status.provider}  {status.state}")
-    for node in status.nodes:
-        gres = f", {node.gres}" if node.gres else ""
-        click.echo(
-            f"  {node.name}: {node.state}, {node.cpus_busy} of {node.cpus} CPUs busy, "
-            f"{node.memory / 1024:.1f} GiB{gres}"
-        )
-    click.echo(f"  jobs: {status.running} running, {status.pending} waiting")
-    if status.problem:
-        click.echo(f"  {status.problem}")
 
 
 @click.command("logs")

@@ -18,6 +18,8 @@ from clusterkit import paths
 from clusterkit.cluster import processes
 from clusterkit.errors import SetupFailed
 
+#: What the line begins with in which a role's script says what failed and what to do.
+_WORDS = "clusterkit: "
 #: Runs that are kept, the newest ones.
 _KEPT = 20
 #: Machines that a task is run on at the same time.
@@ -141,6 +143,14 @@ def failure(data: Mapping[str, Any]) -> str:
     words = str(result.get("msg") or "").strip()
     if data.get("task_action") in ("ansible.builtin.assert", "assert", "ansible.builtin.fail"):
         return words  # written for the user
+    told = [
+        line.removeprefix(_WORDS)
+        for stream in ("stdout", "stderr")
+        for line in str(result.get(stream) or "").splitlines()
+        if line.startswith(_WORDS)
+    ]
+    if told:  # written for the user, by a role's script
+        return told[-1].strip()
     if result.get("censored"):
         words = "its output is kept secret"
     if words == "non-zero return code":  # says less than the command's own words below

@@ -111,6 +111,13 @@ class _Visit:
 
     def _find_slurm(self) -> None:
         """SLURM's commands: on the plain PATH, or on the one that a login has."""
+        conf = self._spec.slurm_conf
+        # SLURM's commands would look for it elsewhere, for a minute.
+        if conf and self._client.run(["test", "-r", conf], check=False).returncode != 0:
+            raise self._error(
+                f"there is no {conf} on {self._where} that this account may read. Correct "
+                "`slurm_conf:` in the settings, or leave it out."
+            )
         argv = ["sh", "-c", "command -v sbatch"]
         if self._client.run(argv, env=self._env, check=False).returncode == 0:
             return

@@ -10,7 +10,6 @@ from clusterkit.cluster.providers import Machine
 
 #: Every machine gets these roles; a group's name is its role's.
 _EVERYWHERE = ("munge", "slurm")
-_REMOTE = ("base", "shared_home")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,9 @@ def build(
     }
     if settings is not None:
         shared |= _shared(cluster, head, machines, settings)
-        groups |= {role: _hosts(machines) for role in _REMOTE}
+        groups["base"] = _hosts(machines)
+        if settings.shared != "bind":
+            groups["shared_home"] = _hosts(machines)
         groups["nvidia"] = _hosts(
             [machine for machine in machines if machine.gpus or machine.gpus_promised]
         )
@@ -107,6 +108,8 @@ def _shared(
         "slurm_accounting": settings.accounting,
         "slurm_cgroups": settings.cgroups,
         "shared_home_kind": settings.shared,
+        # On machines of the user's own, what else is below /home stays in sight.
+        "shared_home_folder": "/home" if settings.owned else f"/home/{settings.user}",
         "shared_home_server": head.address,
         "shared_home_network": [one.address for one in machines],
     }

@@ -127,7 +127,7 @@ def test_a_grid_and_its_table(lab: Lab) -> None:
 
 def test_files_there_and_back(lab: Lab) -> None:
     data = lab.project.folder / "my data"
-    data.mkdir()
+    data.mkdir(exist_ok=True)
     (data / "a b.txt").write_text("one")
     lab.project.run("cp", "my data/a b.txt", "lab:kept.txt")
     lab.project.run("sync", "my data", "lab:synced")
@@ -135,7 +135,7 @@ def test_files_there_and_back(lab: Lab) -> None:
     lab.project.run("sync", "my data", "lab:synced")
     there = lab.project.slurm("lab", "find", ".", "-path", "./synced/*", "-name", "*.txt")
     assert sorted(Path(line).name for line in there.splitlines()) == ["a b.txt", "new.txt"]
-    (lab.project.folder / "back").mkdir()
+    (lab.project.folder / "back").mkdir(exist_ok=True)
     lab.project.run("cp", "lab:kept.txt", "lab:synced", "back")
     assert (lab.project.folder / "back" / "kept.txt").read_text() == "one"
     assert list((lab.project.folder / "back" / "synced").rglob("new.txt"))

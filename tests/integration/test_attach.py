@@ -144,7 +144,7 @@ def test_a_slurm_that_cannot_be_used(uni: Lab, slurm_home: Path, tmp_path: Path)
         places.settings(tmp_path / "clusterkit.yaml", "uni", provider="attach", host="uni", **more)
 
     settings(slurm_conf="/nowhere/slurm.conf")
-    assert "SLURM does not answer on uni" in fails(uni)
+    assert "there is no /nowhere/slurm.conf on uni" in fails(uni)
     good = places.slurm_conf(slurm_home)
     settings(slurm_conf=good, python="/nowhere/python3")
     assert "'/nowhere/python3' cannot be run on uni" in fails(uni)

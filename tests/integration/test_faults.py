@@ -172,17 +172,18 @@ def test_the_connection_breaks(lab: Lab) -> None:
         "clusterkit.log(v=2 * clusterkit.params()['i'])",
         "params: {i: [0, 1, 2]}\n",
     )
-    experiment = lab.parrun()["id"]
+    seen = set(lab.experiments())
+    waiter = lab.popen(*lab.parrun_words("--wait"), stderr=PIPE)
+    (experiment,) = wait_for(lambda: [e for e in lab.experiments() if e not in seen])
     root = lab.root(experiment)
     wait_for(lambda: lab.records(root, "start"))
     follower = lab.popen("logs", experiment, "0", "--follow", stdout=PIPE, stderr=PIPE)
-    watcher = lab.popen("status", experiment, "--watch", stderr=PIPE)
     assert follower.stdout is not None
     assert follower.stdout.readline() == b"begun\n"
     collectors = [b"collect", os.fsencode(lab.there(experiment))]
     wait_for(lambda: processes_with(*collectors))
     hang_up(lab)
-    for process in (follower, watcher):
+    for process in (follower, waiter):
         _, words = process.communicate(timeout=180)
         assert process.returncode == 1, words
         assert b"Traceback" not in words

@@ -39,7 +39,7 @@ class Site:
         self.bin, self.home = folder / "bin", folder / "home"
         self.bin.mkdir()
         self.home.mkdir()
-        for tool in ("sh", "env", "dirname", "true"):
+        for tool in ("sh", "env", "dirname", "true", "test"):
             found = shutil.which(tool)
             assert found is not None
             (self.bin / tool).symlink_to(found)
@@ -112,6 +112,8 @@ def test_slurm_that_does_not_answer(site: Site) -> None:
     assert "SLURM does not answer on this machine" in words
     assert "Unable to contact slurm controller" in words
     assert "slurm_conf:" in words
+    words = site.refused(slurm_conf="/nowhere/slurm.conf")
+    assert "there is no /nowhere/slurm.conf on this machine that this account may read" in words
 
 
 def test_slurm_that_only_a_login_finds(

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
+from clusterkit import paths
 from clusterkit.cluster import access, drain, inventory, probe, remote, resize
 from clusterkit.cluster.access import Identity
 from clusterkit.cluster.probe import Seen
@@ -352,3 +355,28 @@ def test_phases_remember_how_long_they_took(tmp_path: Path) -> None:
     assert told[2][1] is not None
     (home.cluster("lab") / "timings.json").write_text("{broken")
     work()  # a comfort only
+
+
+# -- the roles' own description of what they are told ---------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "role", ["base", "munge", "slurm", "slurm_accounting", "shared_home", "nvidia"]
+)
+@pytest.mark.parametrize("machine", ["lab-head", "lab-cpu-1"])
+def test_the_roles_are_told_what_they_ask_for(
+    role: str, machine: str, provider: Provider, identity: Identity, spec: NspawnSpec
+) -> None:
+    """In the plays themselves it is not checked: that would cost a process on each machine."""
+    file = paths.playbooks() / "roles" / role / "meta" / "argument_specs.yml"
+    options = yaml.safe_load(file.read_text())["argument_specs"]["main"]["options"]
+    for option in options.values():
+        option.pop("description", None)
+    site = remote.site(provider, identity, spec, [reached(HEAD), reached(WORKER)])
+    every = site.inventory["all"]
+    assert isinstance(every, dict)
+    told = {**every["vars"], **every["hosts"][machine]}
+    # Which daemons a play starts stands in the play.
+    told["slurm_daemons"] = ["slurmd"]
+    known = {name: value for name, value in told.items() if name in options}
+    assert ArgumentSpecValidator(options).validate(known).error_messages == []

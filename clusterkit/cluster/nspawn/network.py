@@ -72,6 +72,10 @@ class Network:
     def down(self) -> None:
         """Remove it wholly; nothing to do when it is not there."""
         here = Local()
+        # A host that was killed may leave its end of the wire behind, and the next one of its
+        # name would find the name taken.
+        for wire in self._wires():
+            here.run(["ip", "link", "delete", "dev", wire], check=False)
         if self.is_up():
             here.run(["ip", "link", "delete", "dev", self.bridge, "type", "bridge"])
         if self._has_table():
@@ -82,9 +86,15 @@ class Network:
         found = []
         if self.is_up():
             found.append(f"bridge {self.bridge}")
+            found += [f"network device {wire}" for wire in self._wires()]
         if self._has_table():
             found.append(f"nft table {self.table}")
         return tuple(found)
+
+    def _wires(self) -> list[str]:
+        """The hosts' ends that hang on the bridge."""
+        folder = Path("/sys/class/net", self.bridge, "brif")
+        return sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
 
     def _has_table(self) -> bool:
         listed = Local().run(["nft", "--json", "list", "tables"]).stdout
