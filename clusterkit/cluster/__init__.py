@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,8 +48,11 @@ def connect(name: str, home: Home, *, running: bool = True) -> Connection:
 
     require_known(name, home)
     facts = facts_file.read(home.cluster(name))
-    if facts is None or (running and facts.provider == "attach" and _outdated(home.cluster(name))):
+    if facts is None:
         facts = _attached(name, home)
+    elif running and facts.provider == "attach" and _outdated(home.cluster(name)):
+        with suppress(UsageError):  # a mistake in the settings keeps nobody from his results
+            facts = _attached(name, home)
     if running:
         _require_daemons(facts)
     return connection(facts)

@@ -14,7 +14,7 @@ from clusterkit import slurm
 from clusterkit.cluster import config, stored, values
 from clusterkit.cluster.facts import Facts
 from clusterkit.cluster.spec import AttachSpec
-from clusterkit.errors import ClusterError, CommandFailed
+from clusterkit.errors import ClusterNotStarted, CommandFailed
 from clusterkit.paths import Home
 from clusterkit.transport import Address, Local, Ssh, Transport
 
@@ -36,8 +36,8 @@ while ! [ -e "$folder" ]; do folder=$(dirname "$folder"); done
 def remembered(home: Home, name: str) -> Facts:
     """Attach to the cluster `name` and keep what was found; nothing is kept of a failure.
 
-    Takes no lock: it only reads there, and two at once write the same. Raises ClusterError with
-    what is missing there, Unreachable.
+    Takes no lock: it only reads there, and two at once write the same. Raises ClusterNotStarted
+    with what is missing there, Unreachable.
     """
     source = config.source(home, name)
     assert isinstance(source.spec, AttachSpec)
@@ -49,7 +49,7 @@ def remembered(home: Home, name: str) -> Facts:
 
 
 def attach(name: str, spec: AttachSpec) -> Facts:
-    """Look at the SLURM of `spec`. Raises ClusterError with what is missing there, Unreachable."""
+    """Look at the SLURM of `spec`. Raises ClusterNotStarted with what is missing, Unreachable."""
     return _Visit(name, spec).facts()
 
 
@@ -96,8 +96,9 @@ class _Visit:
             path=self._env.get("PATH", ""),
         )
 
-    def _error(self, words: str) -> ClusterError:
-        return ClusterError(f"cluster {self._name!r}: {words}")
+    def _error(self, words: str) -> ClusterNotStarted:
+        """What is known here can be used all the same."""
+        return ClusterNotStarted(f"cluster {self._name!r}: {words}")
 
     def _refuse_chatter(self) -> None:
         """What a shell says unasked would stand in all that commands answer."""

@@ -98,6 +98,7 @@ def judge(provider: Provider, identity: Identity, reached: Sequence[Reached]) ->
                 f"{name} has {seen.free} MiB of disk left, {_DISK} are needed: free some, or give "
                 "it a larger disk."
             )
+        problems += _wished_too_much(one, provider)
         if not seen.system.startswith(("debian ", "ubuntu ")):
             problems.append(f"{name} runs {seen.system or 'an unknown system'}: Debian or Ubuntu")
     releases: dict[str, list[str]] = {}
@@ -111,6 +112,20 @@ def judge(provider: Provider, identity: Identity, reached: Sequence[Reached]) ->
         raise ClusterError(
             f"the machines of {provider.cluster!r} cannot be set up, nothing was changed:\n{lines}"
         )
+
+
+def _wished_too_much(one: Reached, provider: Provider) -> list[str]:
+    """SLURM takes a node out that has less than slurm.conf says."""
+    spec = provider.spec
+    assert isinstance(spec, Built)
+    wish = spec.workers.get(one.machine.group) or spec.head
+    had = {"cpus": one.seen.cpus, "memory": one.seen.memory}
+    return [
+        f"{one.machine.name} has {had[key]}{unit}, the settings ask for {key}: {wanted}{unit}. Ask "
+        "for less, or leave it out."
+        for key, wanted, unit in (("cpus", wish.cpus, ""), ("memory", wish.memory, " MiB"))
+        if "worker" in one.machine.roles and wanted and wanted > had[key]
+    ]
 
 
 def site(provider: Provider, identity: Identity, spec: Built, reached: Sequence[Reached]) -> Site:

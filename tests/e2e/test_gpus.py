@@ -25,7 +25,7 @@ clusters:
     images: {here.IMAGES}
     accounting: false
     workers:
-      gpu: {{count: 1, cpus: 4, memory: 2G, gpus: 3}}
+      gpu: {{count: 1, cpus: 2, memory: 2G, gpus: 3}}
 """
 #: What `nvidia-smi --query-gpu=index,name,memory.total --format=csv,noheader,nounits` and
 #: `--query-gpu=index` print on a machine with two of them (driver 550).

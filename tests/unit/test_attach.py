@@ -18,7 +18,7 @@ from clusterkit import cluster
 from clusterkit.cluster import attach, facts, stored
 from clusterkit.cluster.facts import Facts
 from clusterkit.cluster.spec import AttachSpec
-from clusterkit.errors import ClusterError
+from clusterkit.errors import ClusterNotStarted
 from clusterkit.paths import Home
 
 CONFIG = "MaxArraySize            = 2001\nSLURM_VERSION           = 23.11.4\n"
@@ -60,7 +60,7 @@ class Site:
         return attach.attach("uni", AttachSpec.model_validate(settings))
 
     def refused(self, **settings: Any) -> str:
-        with pytest.raises(ClusterError) as caught:
+        with pytest.raises(ClusterNotStarted) as caught:
             self.attach(**settings)
         words = str(caught.value)
         assert words.startswith("cluster 'uni': ")
@@ -201,7 +201,7 @@ def test_the_first_use_attaches(site: Site, tmp_path: Path) -> None:
     home = settings(tmp_path / "clusterkit.yaml")
     folder = home.cluster("uni")
     site.program("scontrol", "exit 1")
-    with pytest.raises(ClusterError, match="SLURM does not answer"):
+    with pytest.raises(ClusterNotStarted, match="SLURM does not answer"):
         cluster.connect("uni", home)
     assert stored.provider(folder) is None  # a failure is not remembered
     site.program("scontrol", f"printf {shlex.quote(CONFIG)}")
@@ -219,6 +219,9 @@ def test_new_settings_are_heeded(site: Site, tmp_path: Path) -> None:
     settings(tmp_path / "clusterkit.yaml", root="~/other")
     written = (home.cluster("uni") / stored.FILE).stat().st_mtime_ns
     os.utime(tmp_path / "clusterkit.yaml", ns=(written + 1, written + 1))
+    assert cluster.connect("uni", home).root == f"{site.home}/other"
+    (tmp_path / "clusterkit.yaml").write_text("clusters: {uni: {provider: atach}}")
+    os.utime(tmp_path / "clusterkit.yaml")
     assert cluster.connect("uni", home).root == f"{site.home}/other"
     (tmp_path / "clusterkit.yaml").unlink()
     gone = Home(home.root)

@@ -111,6 +111,17 @@ def test_a_failed_command_names_task_host_and_words() -> None:
     assert all(part in words for part in ("Start slurmd", "vm", "fatal: no port"))
 
 
+def test_a_roles_own_words_are_all_that_is_said() -> None:
+    said = "apt's long story\nclusterkit: w1: the disk is full\n"
+    data = {"task": "Prepare", "host": "w1", "res": {"msg": "non-zero", "stderr": said}}
+    assert ansible.failure(data) == "w1: the disk is full"
+    other = {**data, "host": "w2", "res": {"stderr": "sh: boom"}}
+    assert ansible.reasons([data, other, {**other, "host": "w3"}]) == [
+        "w1: the disk is full",
+        "task 'Prepare' failed on w2, w3: \n  sh: boom",
+    ]
+
+
 def test_secrets_stay_out_of_a_failure() -> None:
     words = ansible.failure({"task": "Key", "host": "vm", "res": {"censored": "the output..."}})
     assert "kept secret" in words
