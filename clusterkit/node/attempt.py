@@ -160,6 +160,17 @@ class Log:
         self._mark = b""
         return self.start
 
+    def explain(self, reason: Optional[str]) -> Optional[str]:
+        """The reason with the last line of the current part: in Python, the exception's."""
+        size = self.size()
+        start = max(self.start, size - 4096)
+        words = os.pread(self.descriptor, size - start, start).decode(errors="replace")
+        lines = [line.strip() for line in words.splitlines() if line.strip()]
+        if not lines or reason is None:
+            return reason
+        line = "".join(char if char.isprintable() else " " for char in lines[-1])
+        return f"{reason}: {line[:200]}"
+
     def bound(self) -> None:
         """Cut the current part if it is too large."""
         size = self.size()

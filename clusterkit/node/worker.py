@@ -335,7 +335,7 @@ class Worker:
             return self._ending, f"{words[self._ending]} ({ended.reason})"
         if ended.signal == signal.SIGKILL:
             return "FAILED", f"{ended.reason}; often the machine ran out of memory"
-        return "FAILED", ended.reason
+        return "FAILED", self._log.explain(ended.reason) if ended.exit else ended.reason
 
     def _killed_for_memory(self) -> bool:
         before, self._kills = self._kills, memory.kills()

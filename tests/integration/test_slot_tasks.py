@@ -58,7 +58,8 @@ def test_the_contract(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "exit_code", "number", "reason"),
     [
-        ("raise RuntimeError('boom')", 1, None, "exit code 1"),
+        ("raise RuntimeError('boom')", 1, None, "exit code 1: RuntimeError: boom"),
+        ("print('a\\x1bb\\n \\n'); raise SystemExit(4)", 4, None, "exit code 4: a b"),
         ("import sys; sys.exit(3)", 3, None, "exit code 3"),
         ("import os; os.kill(os.getpid(), 11)", None, 11, "killed by signal 11 (SIGSEGV)"),
         (

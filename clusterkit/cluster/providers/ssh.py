@@ -15,6 +15,7 @@ import re
 import socket
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from clusterkit.cluster.providers import Ended, Machine, Plan, Provider, Say
 from clusterkit.cluster.spec import SshSpec
 from clusterkit.cluster.values import Host
 from clusterkit.errors import ClusterError, CommandFailed, Unreachable
-from clusterkit.transport import Address, Ssh
+from clusterkit.transport import Address, Local, Ssh
 
 if TYPE_CHECKING:
     from clusterkit.cluster.access import Identity
@@ -237,10 +238,17 @@ def _node_name(host: str) -> str:
     return "node-" + re.sub(r"[^0-9a-f]+", "-", host).strip("-")
 
 
+@cache
 def _address(host: str) -> str:
-    """Where the machines reach each other; the name itself where only they can resolve it."""
+    """Where the machines reach each other; the name itself where only they can resolve it.
+
+    A name of the user's own ~/.ssh/config is known to nobody else: `ssh -G` tells what it means.
+    """
+    told = Local().run(["ssh", "-G", host], check=False).text
+    match = re.search(r"^hostname (\S+)$", told, re.MULTILINE)
+    name = match[1] if match else host
     try:
-        found = socket.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(name, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
     except OSError:
-        return host
+        return name
     return str(found[0][4][0])
