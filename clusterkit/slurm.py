@@ -132,6 +132,38 @@ def parse_indexes(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(ranges)
 
 
+#: Why a job waits, in words (squeue(1), JOB REASON CODES). A key may be the beginning of a code.
+_WAITS: Mapping[str, str] = {
+    "Resources": "others use the processors, memory or GPUs that it needs",
+    "Priority": "others come before it",
+    "Dependency": "it follows an array of the same experiment",
+    "JobArrayTaskLimit": "as many run as `throttle` allows",
+    "BeginTime": "it was requeued, and starts again in a moment",
+    "PartitionConfig": "no node of the partition has what it asks for",
+    "PartitionNodeLimit": "it asks for more than the partition's limits allow",
+    "PartitionTimeLimit": "its time limit is longer than the partition's",
+    "PartitionDown": "the partition starts nothing now",
+    "PartitionInactive": "the partition starts nothing now",
+    "ReqNodeNotAvail": "a node that it needs is down, drained or reserved",
+    "Nodes_required_for_job": "the nodes that it needs are down, drained or reserved",
+    "JobHeld": "it is held: `scontrol release` lets it run",
+    "Assoc": "a limit of its account is reached",
+    "QOS": "a limit of its quality of service is reached",
+    "MaxJobs": "as many run as its account may have",
+    "InvalidAccount": "its account does not exist there",
+    "InvalidQOS": "its quality of service does not exist there",
+    "Licenses": "it waits for a licence",
+}
+
+
+def explain(reason: str) -> str:
+    """SLURM's code for why a job waits, with what it means where that is known."""
+    for code, words in _WAITS.items():
+        if reason.replace(" ", "_").startswith(code):
+            return f"{words} ({reason})"
+    return reason
+
+
 def scancel_argv(job_ids: Iterable[int], *, pending_only: bool = False) -> list[str]:
     only = ["--state=PENDING"] if pending_only else []
     return ["scancel", *only, *(str(job) for job in job_ids)]

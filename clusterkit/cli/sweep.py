@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from clusterkit import cluster
+from clusterkit import cluster, slurm
 from clusterkit.cli import progress as tracking
 from clusterkit.cli.questions import confirm
 from clusterkit.errors import (
@@ -297,7 +297,7 @@ def status_command(home: Home, name: str | None, watch: bool, check: bool, as_js
         and found.counts.get(TaskState.PENDING)
         and not found.counts.get(TaskState.RUNNING)
     ):
-        click.echo(f"  waiting: {waits_for}")
+        click.echo(f"  waiting: {slurm.explain(waits_for)}")
     if unreachable:
         click.echo(f"  as last known: {unreachable}")
     _show_troubles(experiment, store.tasks(experiment.id))

@@ -172,3 +172,11 @@ def test_argument_lists() -> None:
     assert slurm.scancel_argv([1, 2]) == ["scancel", "1", "2"]
     assert slurm.scancel_argv([1], pending_only=True) == ["scancel", "--state=PENDING", "1"]
     assert "--starttime=1970-01-01" in slurm.sacct_argv([1, 2])
+
+
+def test_why_a_job_waits_is_said_in_words() -> None:
+    assert slurm.explain("PartitionConfig") == (
+        "no node of the partition has what it asks for (PartitionConfig)"
+    )
+    assert slurm.explain("JobHeldUser").startswith("it is held")
+    assert slurm.explain("SomethingNew") == "SomethingNew"
