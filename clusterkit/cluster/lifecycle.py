@@ -119,7 +119,7 @@ def start(
             assert isinstance(spec, Built)
             assert provider is not None
             done = _Remote(home, spec, provider, watch or Nobody(), phase).start(
-                again=again, replace_dead=replace_dead
+                again=again, replace_dead=replace_dead, agree=agree
             )
     return replace(done, seconds=time.monotonic() - began)
 
@@ -173,7 +173,7 @@ class _Remote:
         self._ansible_home = str(provider.folder / "ansible")
         self._notes: list[str] = []
 
-    def start(self, *, again: bool, replace_dead: bool) -> Started:
+    def start(self, *, again: bool, replace_dead: bool, agree: Agree) -> Started:
         from clusterkit.cluster import ansible, remote
 
         provider = self._provider
@@ -194,6 +194,10 @@ class _Remote:
             planned = replace(planned, surplus=())
         if replace_dead and lost:
             names = [machine.name for machine in lost]
+            if any("head" in machine.roles for machine in lost):
+                # On the head's disk alone are the queue, the accounting and, over NFS, the homes.
+                what = f"the head of {provider.cluster!r} is made anew, and what is on its disk is"
+                agree(replace(planned, missing=(), asks=(f"{what} lost, results too",)))
             self._phase("replace")
             provider.destroy(self._watch.say, only=names)
             for name in names:

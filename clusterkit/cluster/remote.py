@@ -99,6 +99,11 @@ def judge(provider: Provider, identity: Identity, reached: Sequence[Reached]) ->
                 "it a larger disk."
             )
         problems += _wished_too_much(one, provider)
+        if 0 < len(seen.gpus) < one.machine.gpus_promised:  # its driver is there: no more will come
+            problems.append(
+                f"{name} was promised {one.machine.gpus_promised} GPU(s), but nvidia-smi shows "
+                f"{len(seen.gpus)}: give it the right machine type, or correct `gpus:`."
+            )
         if not seen.system.startswith(("debian ", "ubuntu ")):
             problems.append(f"{name} runs {seen.system or 'an unknown system'}: Debian or Ubuntu")
     releases: dict[str, list[str]] = {}

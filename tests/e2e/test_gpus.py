@@ -71,6 +71,7 @@ def test_gpus_promised_and_had(project: Project) -> None:
     if not (project.cluster("lab") / "facts.json").exists():
         refused = project.run("start", "lab", code=1)
         assert "lab-gpu-1 was promised 3 GPU(s), but nvidia-smi shows 2" in refused.err
+        assert "nothing was changed" in refused.err
     project.settings(SETTINGS.replace("gpus: 3", "gpus: 2"))
     facts = project.start("lab")["facts"]
     assert facts["gpus"] == ["a100_sxm4_40gb"] * 2

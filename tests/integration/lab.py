@@ -28,6 +28,7 @@ def on(*kinds: str) -> pytest.MarkDecorator:
 
 
 everywhere = on("local", "attach", "attach_ssh", "nspawn")
+near_and_far = on("local", "attach_ssh", "nspawn")
 #: Where the way to the cluster is what matters, and not what it is made of.
 here_and_by_ssh = on("local", "attach_ssh")
 
@@ -73,9 +74,15 @@ class Lab:
         found: dict[str, Any] = json.loads(self.call("status", experiment, "--json").stdout)
         return found
 
-    def finished(self, experiment: str, seconds: float = 180) -> list[dict[str, Any]]:
+    def finished(self, experiment: str, seconds: float = 300) -> list[dict[str, Any]]:
         """The rows, once nothing waits or runs any more."""
-        wait_for(lambda: self.status(experiment)["finished"], seconds)
+
+        def over() -> bool:
+            # It waits by itself, and leaves the processors to those that it waits for.
+            self.call("status", experiment, "--watch", check=False)
+            return bool(self.status(experiment)["finished"])
+
+        wait_for(over, seconds)
         return self.rows(experiment)
 
     def popen(self, *args: str, **more: Any) -> subprocess.Popen[bytes]:

@@ -22,9 +22,11 @@ PROGRAM = REPOSITORY / "clusterkit" / "node" / "__main__.py"
 def wait_for(condition: Callable[[], Any], seconds: float = 180.0) -> Any:
     """The condition's first true value; an AssertionError when there is none in time."""
     until = time.monotonic() + seconds
+    pause = 0.01
     while not (found := condition()):
         assert time.monotonic() < until, f"not within {seconds} s"
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(0.1, 1.3 * pause)  # asking takes from those that are waited for
     return found
 
 

@@ -9,13 +9,13 @@ import sys
 
 import pytest
 from conftest import environment
-from lab import Lab, everywhere, here_and_by_ssh
+from lab import Lab, here_and_by_ssh, near_and_far
 from slot_experiment import wait_for
 
 pytestmark = pytest.mark.slurm
 
 
-@everywhere
+@near_and_far
 def test_while_tasks_run(lab: Lab) -> None:
     lab.project(
         "import clusterkit, os, time\nclusterkit.log(v=1, step=0)\n"

@@ -7,7 +7,7 @@ import json
 import os
 
 import pytest
-from lab import Lab, everywhere, here_and_by_ssh, node_processes, on
+from lab import Lab, everywhere, here_and_by_ssh, near_and_far, node_processes, on
 from slot_experiment import wait_for
 
 pytestmark = pytest.mark.slurm
@@ -147,7 +147,7 @@ def test_cancel_and_rerun(lab: Lab) -> None:
     assert "Nothing to run again" in lab.call("rerun", experiment, "--missing", "--failed").stdout
 
 
-@everywhere
+@near_and_far
 def test_logs(lab: Lab) -> None:
     lab.project(
         "import sys, time\nprint('out', sys.argv[2])\nprint('err', sys.argv[2], file=sys.stderr)\n"
