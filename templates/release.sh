@@ -56,7 +56,8 @@ if [ -e /etc/exports.d/clusterkit.exports ]; then
   exportfs -ra 2>/dev/null || :
 fi
 
-for file in /etc/slurm/slurm.conf /etc/slurm/gres.conf /etc/slurm/cgroup.conf /etc/slurm/slurmdbd.conf \
+rm -rf /usr/local/lib/clusterkit
+for file in /etc/slurm/slurm.conf /etc/slurm/job_ids.conf /etc/slurm/gres.conf /etc/slurm/cgroup.conf /etc/slurm/slurmdbd.conf \
   /etc/ssh/ssh_known_hosts2 /etc/security/limits.d/clusterkit.conf; do
   case $file in
     /etc/slurm/*) written "$file" && rm -f "$file" ;;

@@ -255,10 +255,7 @@ def resize_command(
 
     wishes = _counts(counts)
     if dry_run:
-        found = resize.counts(home, name, wishes)
-        for group, count in found.items():
-            click.echo(f"{name}: {group} = {count}")
-        click.echo("Nothing was changed (--dry-run).")
+        _show_plan(resize.preview(home, name, wishes), as_json)
         return
     agreed = _agreement(yes, as_json)
     with Display(silent=as_json) as display:
@@ -335,6 +332,8 @@ def ssh_command(home: Home, name: str, command: Sequence[str]) -> int:
     node = words.pop(0) if words and words[0] != "--" and _is_node(home, name, words[0]) else ""
     if words[:1] == ["--"]:
         del words[0]
+    if len(words) == 1 and set(words[0]) & set(" |;&<>$"):
+        words = ["sh", "-c", words[0]]  # as ssh itself understands it
     if node:
         code = cluster.node_transport(name, home, node).interactive(words)
     else:

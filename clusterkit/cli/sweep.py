@@ -18,6 +18,7 @@ from clusterkit.cli.questions import confirm
 from clusterkit.errors import (
     ClusterkitError,
     ClusterNotStarted,
+    FileProblems,
     UnknownCluster,
     Unreachable,
     UsageError,
@@ -281,7 +282,7 @@ def status_command(home: Home, name: str | None, watch: bool, check: bool, as_js
             tracking.wait(store, connection, experiment)
         seen = tracking.refresh(store, connection, experiment)
         waits_for = seen.reason if seen is not None else ""
-    except (ClusterNotStarted, UnknownCluster, Unreachable) as error:
+    except (ClusterNotStarted, UnknownCluster, Unreachable, FileProblems) as error:
         unreachable = str(error)
     found = tracking.progress(store, experiment)
     if as_json:

@@ -122,8 +122,7 @@ def _outdated(folder: Path) -> bool:
     file = stored.file(folder)
     try:
         return (
-            file is not None
-            and file.stat().st_mtime_ns > (folder / stored.FILE).stat().st_mtime_ns
+            file is not None and file.stat().st_mtime_ns > (folder / stored.FILE).stat().st_mtime_ns
         )
     except OSError:
         return False  # the file is gone: what it said is kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from clusterkit.errors import ClusterError, CommandFailed
 from clusterkit.transport import Transport
@@ -66,6 +66,28 @@ def resume(head: Transport, nodes: Sequence[str]) -> None:
                 raise ClusterError(
                     f"the nodes {', '.join(nodes)} cannot be resumed: {error}"
                 ) from error
+
+
+def release_held(head: Transport, env: Mapping[str, str] | None = None, bin_: str = "") -> None:
+    """Let jobs run again that SLURM requeued and held when their node was in disorder."""
+    listed = head.run([f"{bin_}squeue", *_HELD_ARGUMENTS], env=env).text
+    for job in held(listed):
+        head.run([f"{bin_}scontrol", "release", job], env=env, check=False)
+
+
+_HELD_ARGUMENTS = (
+    "--noheader", "--states=PENDING", "--Format=JobArrayID:40,RestartCnt:12,Reason:64",
+)  # fmt: skip
+
+
+def held(listed: str) -> list[str]:
+    """Lines of squeue (`_HELD_ARGUMENTS`): the jobs that ran before and are held now."""
+    found = []
+    for line in listed.splitlines():
+        job, restarts, reason = line[:40].strip(), line[40:52].strip(), line[52:].strip()
+        if restarts not in ("", "0") and ("held" in reason or reason.startswith("JobHeld")):
+            found.append(job)
+    return found
 
 
 def _jobs(head: Transport, nodes: str) -> list[str]:

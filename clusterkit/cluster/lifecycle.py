@@ -337,6 +337,7 @@ class _Remote:
             and _healed(node.reason)
         ]
         drain.resume(head, down)
+        drain.release_held(head)
 
 
 def _healed(reason: str) -> bool:
@@ -345,6 +346,7 @@ def _healed(reason: str) -> bool:
         (
             drain.GONE,
             "Not responding",
+            "Duplicate jobid",
             "clusterkit:",
             "Node unexpectedly rebooted",
             "Low RealMemory",

@@ -157,7 +157,7 @@ def _first_answer(
             for login in logins:
                 address = _address(identity, machine, login)
                 try:
-                    done = Ssh(address).run(["sh", "-s"], input=probe.SCRIPT.encode())
+                    done = Ssh(address, ask=False).run(["sh", "-s"], input=probe.SCRIPT.encode())
                 except Unreachable as error:
                     if error.why != "denied":
                         raise

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clusterkit.cluster import config, drain, edit, lifecycle, remote, stored
+from clusterkit.cluster import config, drain, edit, lifecycle, providers, remote, stored
 from clusterkit.cluster import facts as facts_file
 from clusterkit.cluster.lifecycle import Agree, Started
 from clusterkit.cluster.lock import hold
@@ -51,9 +51,26 @@ def counts(home: Home, name: str, wishes: Mapping[str, int]) -> dict[str, int]:
             problems.append(f"{group}={count}: a count is 0 or more")
         else:
             found[known] = count
+    after = {group: found.get(group, one.count) for group, one in spec.workers.items()}
+    if not problems and not spec.head.worker and not any(after.values()):
+        problems.append("no worker would be left; `stop` ends a cluster")
     if problems:
         raise UsageError(f"nothing was changed: {'; '.join(problems)}")
     return found
+
+
+def preview(home: Home, name: str, wishes: Mapping[str, int]) -> Plan:
+    """What `resize` would make and end; changes nothing. Raises UsageError."""
+    chosen = counts(home, name, wishes)
+    spec, provider = lifecycle.made(home, name, keep=False)
+    assert isinstance(spec, Built)
+    assert provider is not None
+    groups = {
+        group: one.model_copy(update={"count": chosen.get(group, one.count)})
+        for group, one in spec.workers.items()
+    }
+    wished = spec.model_copy(update={"workers": groups})
+    return providers.provider(wished, provider.identity, provider.folder).plan()
 
 
 def resize(
@@ -114,6 +131,12 @@ def _edit(home: Home, name: str, chosen: Mapping[str, int]) -> Path:
     text = config.text(file)
     for group, count in chosen.items():
         text = edit.set_count(text, name, group, count)
+    before = config.text(file)
     edit.save(file, text)
-    stored.write(home.cluster(name), config.load(file)[name], file)
+    try:
+        spec = config.load(file)[name]
+    except UsageError:
+        edit.save(file, before)
+        raise
+    stored.write(home.cluster(name), spec, file)
     return file

@@ -253,7 +253,7 @@ class NspawnSpec(Built):
         description="Keep an image with SLURM's packages in it, so that later starts are fast.",
     )
     images: FilePath = Field(
-        default=None, description="The folder of images; unless told, one in the data folder."
+        default=None, description="The folder of images; unless told, /var/lib/clusterkit/images."
     )
     network: Annotated[
         str | None, BeforeValidator(_optional(values.network)), _text_schema(_TEXT)

@@ -162,7 +162,11 @@ def _key_trouble(address: Address, stderr: str) -> Unreachable | None:
             "key",
         )
     if "Host key verification failed" in stderr:
-        return Unreachable(f"{address}: its host key is not believed: {said(stderr)}", "key")
+        return Unreachable(
+            f"{address}: its host key is not known to you ({said(stderr)}). Connect once by hand, "
+            f"`ssh {_by_hand(address)}`, compare the fingerprint it shows, and say yes.",
+            "key",
+        )
     return None
 
 

@@ -38,12 +38,16 @@ _LOCKS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 class Ssh(Transport):
     """A machine that is reached by ssh. With `become`, commands run there as root by sudo.
 
+    With `ask`, a connection by the user's own settings may ask on the terminal: a password, a
+    second factor, whether to believe a host key. Not where several are made at once.
+
     The first command makes the connection, all later ones share it, and it ends 60 s after the
     last one. One that broke is made anew by the next command.
     """
 
-    def __init__(self, address: Address, *, become: bool = False) -> None:
+    def __init__(self, address: Address, *, become: bool = False, ask: bool = True) -> None:
         self.address = address
+        self.ask = ask
         self.become = become and address.user != "root"
 
     @cached_property
@@ -176,7 +180,7 @@ class Ssh(Transport):
         """
         with suppress(FileNotFoundError):  # of a connection that broke: nobody listens any more
             self._socket.unlink()
-        asks = self.address.own_settings and sys.stdin.isatty() and sys.stderr.isatty()
+        asks = self.ask and self.address.own_settings and sys.stdin.isatty() and sys.stderr.isatty()
         # A password, a second factor: asked for once, then the connection is shared.
         code, words = self._tried(["BatchMode=no"] if asks else [], asks)
         if code == BROKEN and diagnosis.way_failed(words):

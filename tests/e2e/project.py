@@ -37,13 +37,15 @@ PATIENCE = 300.0
 WHY_NOT = "; ".join(needs.missing())
 
 
-def until(holds: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+def until(
+    holds: Callable[[], object], what: str, seconds: float = PATIENCE, at_most: float = 2.0
+) -> None:
     """Look again and again, ever more rarely, at what has no event to be waited for."""
     deadline, pause = time.monotonic() + seconds, 0.05
     while not holds():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
         time.sleep(pause)
-        pause = min(1.5 * pause, 2.0)
+        pause = min(1.5 * pause, at_most)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Running:
             assert self.process.poll() is None, f"it ended before {phase!r}:\n{self.text}"
             return False
 
-        until(has, f"the end of {phase!r} of {self.words}", seconds)
+        until(has, f"the end of {phase!r} of {self.words}", seconds, at_most=0.05)
 
     def send(self, number: int) -> None:
         with suppress(ProcessLookupError):
@@ -313,7 +315,7 @@ class Seen:
         self._thread = threading.Thread(target=self._look)
 
     def _look(self) -> None:
-        while not self._over.wait(0.05):
+        while not self._over.wait(0.1):
             for file in Path("/proc").glob("[0-9]*/cmdline"):
                 with suppress(OSError):
                     self.lines.add(file.read_bytes())

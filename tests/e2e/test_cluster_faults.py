@@ -88,7 +88,7 @@ def test_killed_at_many_moments_and_started_again(shared: Lab) -> None:
         with project.popen("start", "lab", *again) as starting:
             starting.said(phase)
             starting.send(signal.SIGKILL)
-            assert starting.done().code == -signal.SIGKILL
+            assert starting.done().code in (-signal.SIGKILL, 0)  # 0: it was faster
     begun = project.start("lab")
     assert sorted(begun["nodes"]) == ["lab-cpu-1", "lab-cpu-2", "lab-head"]
     assert project.start("lab")["changed"] == 0
@@ -96,10 +96,13 @@ def test_killed_at_many_moments_and_started_again(shared: Lab) -> None:
 
 
 def test_interrupted_by_the_user(lab: Lab) -> None:
-    with lab.project.popen("start", "lab", "--again") as starting:
-        starting.said("reach")
-        os.killpg(starting.process.pid, signal.SIGINT)
-        done = starting.done()
+    for _ in range(3):
+        with lab.project.popen("start", "lab", "--again") as starting:
+            starting.said("reach")
+            os.killpg(starting.process.pid, signal.SIGINT)
+            done = starting.done()
+        if done.code != 0:  # else it was faster
+            break
     assert done.code == 130, str(done)
     assert "Traceback" not in done.all
     lab.project.start("lab")
@@ -138,7 +141,7 @@ def test_a_machine_that_never_answers(lab: Lab) -> None:
     lab.inside(WORKER, "systemctl mask --quiet --now ssh.service")
     lab.inside(WORKER, "systemctl --quiet disable --now ssh.socket 2>/dev/null || :")
     lab.hang_up()
-    lab.project.replace("# more", "timeouts: {boot: 3}")
+    lab.project.replace("# more", "timeouts: {boot: 5}")
     done = lab.refused()
     assert "1 of 3 machines of 'lab' cannot be used" in done.err
     assert f"{WORKER}: " in done.err
@@ -150,19 +153,24 @@ def test_a_machine_that_never_answers(lab: Lab) -> None:
 
 
 def test_no_network_for_packages_then_a_full_disk(lab: Lab) -> None:
+    archives = "/var/cache/apt/archives"
+    fetch = "apt-get -qq -o Acquire::Retries=3"
+    fetched = lab.inside(
+        WORKER,
+        f"{{ {fetch} update && {fetch} install --reinstall --download-only slurmd; }} >&2; "
+        f"mkdir -p /old && mv {archives}/slurmd_*.deb /old && echo yes; :",
+    )
+    if fetched != "yes":
+        pytest.skip("the machines reach no package server from here")
     lab.inside(WORKER, "systemctl stop slurmd && dpkg --remove --force-all slurmd >/dev/null 2>&1")
-    nowhere = "/etc/apt/apt.conf.d/00nowhere"
     # Nobody listens there: what a mirror out of reach looks like, without the minutes of waiting.
-    for_both = "".join(
-        f'Acquire::{kind}::Proxy \\"http://127.0.0.1:9\\";\\n' for kind in ("http", "https")
-    )
-    lab.inside(
-        WORKER, f'mkdir -p /old && mv /etc/apt/apt.conf.d/* /old; printf "{for_both}" > {nowhere}'
-    )
+    nowhere = "/etc/apt/apt.conf.d/zz-nowhere"
+    proxies = "".join(f'Acquire::{kind}::Proxy "http://127.0.0.1:9";' for kind in ("http", "https"))
+    lab.inside(WORKER, f"echo '{proxies}' > {nowhere}")
     try:
         done = lab.refused()
     finally:
-        lab.inside(WORKER, f"rm {nowhere}; mv /old/* /etc/apt/apt.conf.d/")
+        lab.inside(WORKER, f"rm {nowhere}")
     assert f"{WORKER}: no package server answers" in done.err
     assert "`clusterkit start lab` goes on from here" in done.err
 
@@ -174,6 +182,7 @@ def test_no_network_for_packages_then_a_full_disk(lab: Lab) -> None:
     assert f"{WORKER}: the disk is full" in done.err
     assert "make room there" in done.err
 
+    lab.inside(WORKER, f"mv /old/slurmd_*.deb {archives}")  # from here on no network is needed
     assert lab.project.start("lab")["changed"] > 0
     lab.inside(WORKER, "systemctl is-active slurmd")
 

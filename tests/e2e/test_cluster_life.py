@@ -69,7 +69,8 @@ class Lab:
 
     def submit(self, node: str, flag: str) -> str:
         """A job on a node that runs until a file `flag` appears in its home."""
-        wrapped = f"until [ -e $HOME/{flag} ]; do sleep 0.3; done"
+        # The file goes with it, so that the next job of its kind waits for its own.
+        wrapped = f"until [ -e $HOME/{flag} ]; do sleep 0.3; done; rm $HOME/{flag}"
         words = ["sbatch", "--parsable", f"--partition={node.split('-')[1]}", f"--nodelist={node}"]
         job = self.project.slurm(
             "lab", *words, "--mem=100", "--output=/dev/null", "--wrap", wrapped
@@ -206,8 +207,10 @@ def test_resized_while_jobs_run(lab: Lab) -> None:
         project.slurm("lab", "touch", "go-b")
         done = shrinking.done()
     assert done.code == 0, str(done)
-    ended = project.slurm("lab", "sacct", "-X", "--noheader", "--format=state", "--jobs", goes)
-    assert ended == "COMPLETED"
+    books = ("sacct", "-X", "--noheader", "--format=state", "--jobs", goes)
+    until(
+        lambda: project.slurm("lab", *books) == "COMPLETED", f"the end of job {goes} in the books"
+    )
     assert lab.state(stays) == "RUNNING"
     assert lab.partitions() == {"a": "lab-a-1", "b": "lab-b-1"}
     project.slurm("lab", "touch", "go-a")

@@ -119,6 +119,7 @@ def taken() -> list[IPv4Network]:
 
 def test_a_life_on_somebody_elses_machines(desks: Desks) -> None:
     project = desks.project
+    project.settings(SETTINGS)
     with project.ended("lab"):
         # A host whose key nobody has vouched for: nothing is done, on no machine.
         desks.believe("boss", "desk1")

@@ -158,4 +158,4 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path, clusterkit: Clusterkit) 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests on nspawn machines come last, so that these run no longer than they are needed."""
-    items.sort(key=lambda item: "nspawn" in item.name)
+    items.sort(key=lambda item: item.name.endswith("[nspawn]"))

@@ -45,9 +45,9 @@ def test_parrun_killed(lab: Lab) -> None:
     lab.project(SCRIPT, GRID)
     chance = random.Random(0)
     seen = set(lab.experiments())
-    for delay in (chance.uniform(0.2, 0.45), chance.uniform(0.3, 0.6), chance.uniform(0.45, 0.9)):
+    for first, last in ((0.2, 0.45), (0.3, 0.6), (0.45, 0.9), (0.6, 1.6)):
         process = lab.popen(*lab.parrun_words())
-        time.sleep(delay)
+        time.sleep(chance.uniform(first, last))
         process.kill()
         process.wait()
     made = [e for e in lab.experiments() if e not in seen]

@@ -309,6 +309,16 @@ def test_a_node_that_slurm_does_not_know_is_drained() -> None:
     drain.drain(Told(answer), ["a"], "why", lambda _: None, now=False)
 
 
+def test_held_elements_are_told_from_waiting_ones() -> None:
+    lines = [
+        f"{'7_3':<40}{'1':<12}{'launch_failed_requeued_held':<64}",
+        f"{'7_[4-9]':<40}{'0':<12}{'Resources':<64}",
+        f"{'8':<40}{'0':<12}{'JobHeldUser':<64}",  # the user's own doing
+        f"{'9':<40}{'2':<12}{'JobHeldAdmin':<64}",
+    ]
+    assert drain.held("\n".join(lines)) == ["7_3", "9"]
+
+
 # -- resize ---------------------------------------------------------------------------------------
 
 
@@ -323,6 +333,8 @@ def test_the_groups_that_are_meant(tmp_path: Path) -> None:
     assert resize.counts(home, "two", {"a": 0, "b": 2}) == {"a": 0, "b": 2}
     with pytest.raises(UsageError, match="no group 'gpu'; 'two' has a, b"):
         resize.counts(home, "two", {"gpu": 1})
+    with pytest.raises(UsageError, match="no worker would be left"):
+        resize.counts(home, "lab", {"cpu": 0})
     with pytest.raises(UsageError, match="no machines that could become more"):
         resize.counts(home, "local", {})
 

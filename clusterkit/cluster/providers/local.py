@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clusterkit import slurm
-from clusterkit.cluster import daemons, facts, hardware, packages, private, processes
+from clusterkit.cluster import daemons, drain, facts, hardware, packages, private, processes
 from clusterkit.cluster.daemons import Running
 from clusterkit.cluster.providers import Ended, Machine, Plan, PrivateProvider, Say
 from clusterkit.errors import ClusterError, CommandFailed, SetupFailed
@@ -190,7 +190,7 @@ class LocalProvider(PrivateProvider):
             return 0
         environment = {"SLURM_CONF": self.slurm_conf}
         client = Local()
-        self._release(client, environment)
+        drain.release_held(client, environment, f"{packages.commands()}/")
         listed = client.run(
             [f"{packages.commands()}/squeue", "--noheader", "--states=RUNNING", "--format=%A %S"],
             env=environment,
@@ -210,19 +210,6 @@ class LocalProvider(PrivateProvider):
             if requeued.returncode != 0:  # an srun's or salloc's own; there is nothing to run again
                 client.run([f"{packages.commands()}/scancel", job], env=environment, check=False)
         return len(lost)
-
-    def _release(self, client: Local, environment: Mapping[str, str]) -> None:
-        """Let jobs run again that SLURM requeued and held when their node was in disorder."""
-        listed = client.run(
-            [f"{packages.commands()}/squeue", "--noheader", "--states=PENDING",
-             "--Format=JobArrayID:40,RestartCnt:12,Reason:64"],
-            env=environment,
-        ).text.splitlines()  # fmt: skip
-        for line in listed:
-            job, restarts, reason = line[:40].strip(), line[40:52].strip(), line[52:].strip()
-            if restarts not in ("", "0") and ("held" in reason or reason.startswith("JobHeld")):
-                argv = [f"{packages.commands()}/scontrol", "release", job]
-                client.run(argv, env=environment, check=False)
 
     def facts(self) -> facts.Facts:
         running = self._running()
