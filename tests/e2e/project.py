@@ -21,6 +21,8 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
+
 from clusterkit.cluster import access
 from clusterkit.cluster.nspawn import base, cgroup, host, needs
 from clusterkit.cluster.nspawn.network import Network, tables
@@ -34,7 +36,33 @@ LONG = 1200.0
 #: Seconds for anything else that is waited for.
 PATIENCE = 300.0
 
-WHY_NOT = "; ".join(needs.missing())
+
+def _why_not() -> str:
+    """Why no machines can run here; "" where they can."""
+    lacks = "; ".join(needs.missing())
+    if lacks:
+        return lacks
+    # Root of a container may be forbidden what root is allowed elsewhere.
+    mounts = "mount -t tmpfs tmpfs /mnt && mkdir /mnt/a /mnt/b /mnt/c /mnt/d && "
+    mounts += "mount -t overlay overlay -o lowerdir=/mnt/a,upperdir=/mnt/b,workdir=/mnt/c /mnt/d"
+    for argv in (["unshare", "--mount", "sh", "-c", mounts], ["nft", "list", "tables"]):
+        done = Local().run(argv, check=False)
+        if done.returncode != 0:
+            return f"{argv[0]}: {done.stderr.decode().strip()}"
+    return ""
+
+
+WHY_NOT = _why_not()
+
+
+def image_or_skip() -> None:
+    """Make the image where it is missing; skip where no mirror can be reached."""
+    try:
+        base.prepare(base.Recipe("debian-12", prepared=True), IMAGES, print)
+    except ClusterkitError as error:
+        if re.search(r"resolve|connect|fetch|timed out|download|Release file", str(error)):
+            pytest.skip(f"no image can be made here: {error}")
+        raise
 
 
 def until(

@@ -6,6 +6,7 @@ The tests share one cluster; each starts it where it is missing, and leaves it w
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -203,6 +204,16 @@ def test_a_machine_of_another_cluster(lab: Lab) -> None:
         lab.inside(WORKER, f"mv {claim}.kept {claim}")
     assert f"{WORKER} belongs to another cluster, 'theirs'" in done.err
     assert "nothing was changed" in done.err
+    assert lab.project.start("lab")["changed"] == 0
+
+
+def test_more_processors_than_there_are(lab: Lab) -> None:
+    lab.project.replace("cpus: 2", "cpus: 9999")
+    done = lab.refused()
+    for worker in ("lab-cpu-1", "lab-cpu-2"):
+        assert re.search(rf"{worker} has \d+, the settings ask for cpus: 9999", done.err)
+    assert "nothing was changed" in done.err
+    lab.project.settings(SETTINGS)
     assert lab.project.start("lab")["changed"] == 0
 
 
