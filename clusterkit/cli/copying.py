@@ -44,10 +44,15 @@ def cp_command(home: Home, sources: tuple[str, ...], target: str, dry_run: bool)
       clusterkit cp data.npz lab:data/
       clusterkit cp lab:clusterkit/notes.txt .
       clusterkit cp lab/lab-gpu-1:/var/log/syslog .
+
+    Several sources, or a DST that ends with a slash, go into a folder, which is made if missing.
     """
     there = place(target)
+    into = len(sources) > 1 or target.endswith("/")
     origins = [place(source) for source in sources]
     if there is None and all(origins):
+        if into and not dry_run:
+            _make(Path(target))
         for origin in origins:
             assert origin is not None
             _say(f"{_shown(origin)} -> {target}", dry_run)
@@ -63,6 +68,8 @@ def cp_command(home: Home, sources: tuple[str, ...], target: str, dry_run: bool)
         if not source.exists():
             raise UsageError(f"{source}: no such file or folder")
     transport = None if dry_run else _reach(home, there)
+    if transport is not None and into:
+        transport.run(["mkdir", "-p", "--", there.path])
     for source in map(Path, sources):
         _say(f"{source} -> {_shown(there)}", dry_run)
         if transport is not None:
@@ -98,6 +105,13 @@ def _reach(home: Home, there: Place) -> Transport:
     if there.node:
         return cluster.node_transport(there.cluster, home, there.node)
     return cluster.connect(there.cluster, home, running=False).transport
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} is no folder and cannot be made: {error.strerror}") from error
 
 
 def _measure(folder: Path) -> tuple[int, int]:
