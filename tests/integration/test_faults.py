@@ -45,7 +45,7 @@ def test_parrun_killed(lab: Lab) -> None:
     lab.project(SCRIPT, GRID)
     chance = random.Random(0)
     seen = set(lab.experiments())
-    for first, last in ((0.2, 0.45), (0.3, 0.6), (0.45, 0.9), (0.6, 1.6)):
+    for first, last in ((0.2, 0.45), (0.3, 0.6), (0.45, 0.9), (0.9, 2.0)):
         process = lab.popen(*lab.parrun_words())
         time.sleep(chance.uniform(first, last))
         process.kill()

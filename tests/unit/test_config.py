@@ -223,7 +223,7 @@ def test_settings_are_frozen() -> None:
          "line 4: head.host: expected a host"),
         (SSH + "host_keys: {a: ssh-ed25519 AAAA}", "host_keys.a: expected a public host key"),
         (SSH + f"host_keys: {{z: {ED25519}}}", "host_keys.z: is no host of this cluster; they are"),
-        ("provider: attach\nroot: x", "line 4: root: expected a path that begins with /, ~/ or $NAME/"),
+        ("provider: attach\nroot: x", "root: expected a path that begins with /, ~/ or $NAME/"),
         ("provider: attach\nslurm: {A: 1}", "line 4: slurm: cannot be set: this SLURM is somebody"),
         ("provider: attach\nsbatch: {array: 1}", "sbatch.array: clusterkit sets this option"),
         ("provider: attach\nsbatch: {exclusive: true}", "sbatch.exclusive: expected one line"),
