@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -17,6 +18,7 @@ from clusterkit.cli.watch import Display
 from clusterkit.cluster import lifecycle
 from clusterkit.cluster.lifecycle import Started
 from clusterkit.cluster.providers import Machine, Plan
+from clusterkit.cluster.state import Node
 from clusterkit.errors import UsageError
 from clusterkit.paths import Home
 from clusterkit.transport import Local
@@ -214,16 +216,31 @@ def show_status(home: Home, name: str, check: bool, as_json: bool) -> None:
         _print_json(asdict(status))
         return
     click.echo(f"{status.name}  {status.provider}  {status.state}")
-    for node in status.nodes:
-        gres = f", {node.gres}" if node.gres else ""
-        reason = f" ({node.reason})" if node.reason else ""
-        click.echo(
-            f"  {node.name}: {node.state}{reason}, {node.cpus_busy} of {node.cpus} CPUs busy, "
-            f"{node.memory / 1024:.1f} GiB{gres}"
-        )
+    for line in node_lines(status.nodes):
+        click.echo(f"  {line}")
     click.echo(f"  jobs: {status.running} running, {status.pending} waiting")
     if status.problem:
         click.echo(f"  {status.problem}")
+
+
+#: More nodes than this are counted, not listed: somebody else's cluster may have thousands.
+_NODES = 40
+
+
+def node_lines(nodes: Sequence[Node]) -> list[str]:
+    """A line for each node, or for each state where there are many."""
+    if len(nodes) > _NODES:
+        counts = Counter(node.state for node in nodes)
+        return [f"{count} nodes {state}" for state, count in counts.most_common()]
+    lines = []
+    for node in nodes:
+        gres = f", {node.gres}" if node.gres else ""
+        reason = f" ({node.reason})" if node.reason else ""
+        lines.append(
+            f"{node.name}: {node.state}{reason}, {node.cpus_busy} of {node.cpus} CPUs busy, "
+            f"{node.memory / 1024:.1f} GiB{gres}"
+        )
+    return lines
 
 
 @click.command("resize")

@@ -264,13 +264,13 @@ def _show_troubles(experiment: Experiment, tasks: Sequence[TaskRow], most: int =
 @click.option("--check", is_flag=True, help="Of a cluster: verify it anew, with jobs on its nodes.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_obj
-def status_command(home: Home, name: str | None, watch: bool, check: bool, as_json: bool) -> None:
+def status_command(home: Home, name: str | None, watch: bool, check: bool, as_json: bool) -> int:
     """How far an experiment is (without a name: the latest), or how a cluster is."""
     if name is not None and name in cluster.known(home):
         from clusterkit.cli.cluster import show_status
 
         show_status(home, name, check, as_json)
-        return
+        return 0
     if check:
         raise UsageError("--check is for clusters: `clusterkit status CLUSTER --check`")
     store = Store(home.prepared().database)
@@ -288,7 +288,7 @@ def status_command(home: Home, name: str | None, watch: bool, check: bool, as_js
     if as_json:
         shown = _described(experiment, found) | {"unreachable": unreachable or None}
         click.echo(json.dumps(shown, indent=1))
-        return
+        return 0
     about = f'  "{experiment.message}"' if experiment.message else ""
     when = experiment.created.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     click.echo(f"{experiment.id}  {experiment.name}  on {experiment.cluster}, {when}{about}")
@@ -302,6 +302,7 @@ def status_command(home: Home, name: str | None, watch: bool, check: bool, as_js
     if unreachable:
         click.echo(f"  as last known: {unreachable}")
     _show_troubles(experiment, store.tasks(experiment.id))
+    return 1 if watch and unreachable else 0  # who watches wants to know that the end was not seen
 
 
 @click.command("logs")

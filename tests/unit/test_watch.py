@@ -6,7 +6,9 @@ import re
 
 import pytest
 
+from clusterkit.cli.cluster import node_lines
 from clusterkit.cli.watch import Display
+from clusterkit.cluster.state import Node
 
 
 def test_a_phase_is_a_line_with_its_seconds(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,3 +35,12 @@ def test_json_has_nothing_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
         display.phase("plan", None)
         display.say("a note")
     assert capsys.readouterr().out == ""
+
+
+def test_many_nodes_are_counted() -> None:
+    few = [Node("a", "down*", 4, 0, 2048, "gpu:t4:1", "Not responding")]
+    assert node_lines(few) == [
+        "a: down* (Not responding), 0 of 4 CPUs busy, 2.0 GiB, gpu:t4:1",
+    ]
+    many = [Node(f"n{i}", "idle" if i else "mixed", 4, 0, 1, "") for i in range(1000)]
+    assert node_lines(many) == ["999 nodes idle", "1 nodes mixed"]
