@@ -24,6 +24,7 @@ class Settings:
     accounting: bool
     shared: str  # "nfs", "bind" or "there"
     owned: bool  # the machines are the cluster's alone
+    own_uv: bool  # the head cannot run this machine's uv, and gets one of its own
     cgroups: bool  # every machine can fence jobs with cgroups
     partitions: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
@@ -73,6 +74,8 @@ def build(
         groups["nvidia"] = _hosts(
             [machine for machine in machines if machine.gpus or machine.gpus_promised]
         )
+        if settings.own_uv:
+            groups["python_env"] = _hosts(heads)
         if settings.accounting:
             groups["slurm_accounting"] = _hosts(heads)
     return {

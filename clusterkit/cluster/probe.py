@@ -17,6 +17,7 @@ say() {{ printf '%s %s\\n' "$1" "$2"; }}
 first() {{ head -n 1 "$1" 2>/dev/null || :; }}
 . /etc/os-release
 say os "$ID $VERSION_ID"
+say processor "$(uname -m)"
 say user "$(id -un)"
 say root "$(if [ "$(id -u)" = 0 ]; then echo yes; else sudo -n echo yes 2>&1; fi)"
 say hostname "$(first /proc/sys/kernel/hostname)"
@@ -58,6 +59,7 @@ class Seen:
     cpus: int
     memory: int
     free: int = 0
+    processor: str = ""  # "x86_64"
     python: str = ""
     claim: str = ""
     done: str = ""
@@ -98,6 +100,7 @@ def read(text: str) -> Seen:
         cpus=int(one("cpus")),
         memory=hardware.usable_memory(one("memory")),
         free=int(free[3]) if len(free) > 3 and free[3].isdigit() else 0,
+        processor=one("processor"),
         python=one("python"),
         claim=one("claim"),
         done=one("done"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -149,6 +150,10 @@ def site(provider: Provider, identity: Identity, spec: Built, reached: Sequence[
         accounting=spec.accounting,
         shared=shared(provider, spec, len(reached)),
         owned=provider.disposable,
+        own_uv=any(
+            "head" in one.machine.roles and one.seen.processor != platform.machine()
+            for one in reached
+        ),
         cgroups=all(one.seen.cgroups for one in reached),
         partitions={name: group.slurm for name, group in spec.workers.items()},
     )

@@ -184,7 +184,8 @@ def _uv(connection: Connection, machine: str) -> str:
         connection.transport.put({"uv": own}, folder)
         return f"{folder}/uv"
     done = connection.run(
-        ["sh", "-c", 'PATH="$PATH:$HOME/.local/bin:/opt/clusterkit/uv" command -v uv'], check=False
+        ["sh", "-c", 'PATH="$PATH:$HOME/.local/bin:/opt/clusterkit/uv/bin" command -v uv'],
+        check=False,
     )
     if done.returncode != 0 or not done.text.strip():
         raise ClusterkitError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import stat
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -50,7 +51,8 @@ class Nowhere(Provider):
 
 
 SEEN = Seen(
-    system="debian 12", user="debian", root="yes", hostname="lab-head", cpus=4, memory=8000,
+    system="debian 12", processor=platform.machine(),
+    user="debian", root="yes", hostname="lab-head", cpus=4, memory=8000,
     free=9000, python="/usr/bin/python3", rotated=True, host_keys=("ssh-ed25519 AAAA",),
 )  # fmt: skip
 HEAD = Machine("lab-head", "10.0.0.2", ("head",))
@@ -240,8 +242,18 @@ def test_the_inventory_of_a_site(provider: Provider, identity: Identity, spec: N
     assert groups["worker"] == ["lab-cpu-1"]
     assert groups["base"] == ["lab-head", "lab-cpu-1"]
     assert groups["nvidia"] == []
+    assert "python_env" not in groups
     secret = identity.munge_key.read_bytes().hex()
     assert secret not in json.dumps(site.inventory)
+
+
+def test_a_head_of_another_kind_gets_its_own_uv(
+    provider: Provider, identity: Identity, spec: NspawnSpec
+) -> None:
+    machines = [reached(HEAD, processor="riscv128"), reached(WORKER)]
+    every = remote.site(provider, identity, spec, machines).inventory["all"]
+    assert isinstance(every, dict)
+    assert list(every["children"]["python_env"]["hosts"]) == ["lab-head"]
 
 
 def test_a_site_is_done_when_every_machine_says_so(
