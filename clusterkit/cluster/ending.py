@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clusterkit.cluster import access, lifecycle, stored
+from clusterkit.cluster import access, ansible, lifecycle, stored
 from clusterkit.cluster import facts as facts_file
 from clusterkit.cluster.facts import Facts, as_user
 from clusterkit.cluster.lock import hold
@@ -65,6 +65,7 @@ def stop(
         ended = Ended()
         if not provider.remote or access.read_id(folder):
             if provider.remote:
+                ansible.end_leftovers(str(folder / "ansible"))  # of a start that was killed
                 phase("ending the machines" if provider.disposable else "ending SLURM")
                 ended = provider.destroy(watch.say)
             else:
