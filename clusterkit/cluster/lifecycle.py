@@ -118,7 +118,7 @@ def start(
         else:
             assert isinstance(spec, Built)
             assert provider is not None
-            done = _Remote(home, spec, provider, watch or Nobody(), phase).start(
+            done = _Remote(spec, provider, watch or Nobody(), phase).start(
                 again=again, replace_dead=replace_dead, agree=agree
             )
     return replace(done, seconds=time.monotonic() - began)
@@ -163,10 +163,8 @@ def _start_private(spec: Spec, provider: PrivateProvider, planned: Plan, phase: 
 class _Remote:
     """One start of machines that are reached by ssh."""
 
-    def __init__(
-        self, home: Home, spec: Built, provider: Provider, watch: Watch, phase: Phases
-    ) -> None:
-        self._home, self._spec, self._provider = home, spec, provider
+    def __init__(self, spec: Built, provider: Provider, watch: Watch, phase: Phases) -> None:
+        self._spec, self._provider = spec, provider
         self._watch, self._phase = watch, phase
         self._identity: Identity = provider.identity
         self._folder = provider.folder
@@ -369,7 +367,7 @@ def check(home: Home, name: str, watch: Watch | None = None) -> Started:
             f"the cluster {name!r} is {spec.provider}: `clusterkit start {name}` verifies it"
         )
     with hold(home, name), Phases(watch or Nobody(), home, name) as phase:
-        work = _Remote(home, spec, provider, watch or Nobody(), phase)
+        work = _Remote(spec, provider, watch or Nobody(), phase)
         phase("reach")
         running = [one for one in provider.machines() if one.state == "running"]
         site = work._look(running)  # noqa: SLF001 - the same module

@@ -39,7 +39,6 @@ for device in /dev/nvidia[0-9]*; do [ -e "$device" ] && say device "${{device#/d
 if command -v nvidia-smi >/dev/null; then
   {" ".join(hardware.NVIDIA_SMI)} 2>&1 | sed 's/^/smi /'
 fi
-grep -l 0x10de /sys/bus/pci/devices/*/vendor 2>/dev/null | sed 's/^/pci /'
 :
 """
 
@@ -69,7 +68,6 @@ class Seen:
     host_keys: tuple[str, ...] = ()
     units: Mapping[str, str] = field(default_factory=dict)
     gpus: tuple[Gpu, ...] = ()
-    nvidia_devices: int = 0  # on the PCI bus, with or without a driver
     notes: tuple[str, ...] = ()
 
 
@@ -110,6 +108,5 @@ def read(text: str) -> Seen:
         host_keys=tuple(" ".join(key.split()[:2]) for key in lines.get("key", ()) if key),
         units=units,
         gpus=gpus,
-        nvidia_devices=len(lines.get("pci", ())),
         notes=notes,
     )

@@ -40,8 +40,7 @@ class Nobody:
 class Phases:
     """Tells a Watch the phases with their expected seconds, and keeps the true ones.
 
-    They are kept in timings.json in the cluster's folder when the work ended well. A phase that
-    had to make or install something is expected to take as long only when it has to again.
+    They are kept in timings.json in the cluster's folder when the work ended well.
     """
 
     def __init__(self, watch: Watch, home: Home, cluster: str) -> None:
