@@ -15,7 +15,7 @@ from clusterkit.cluster import facts as facts_file
 from clusterkit.cluster.lifecycle import Agree, Started
 from clusterkit.cluster.lock import hold
 from clusterkit.cluster.providers import Plan
-from clusterkit.cluster.spec import Built
+from clusterkit.cluster.spec import Built, CloudGroup, Group, SshGroup
 from clusterkit.cluster.watch import Nobody, Phases, Watch
 from clusterkit.errors import ClusterNotStarted, TransportError, UsageError
 from clusterkit.paths import Home
@@ -49,6 +49,10 @@ def counts(home: Home, name: str, wishes: Mapping[str, int]) -> dict[str, int]:
             problems.append(f"no group {group!r}; {name!r} has {', '.join(spec.workers)}")
         elif count < 0:
             problems.append(f"{group}={count}: a count is 0 or more")
+        elif (least := _least(spec.workers[known])) > count > 0:
+            problems.append(
+                f"{group}={count}: in the settings, `min` of {known} is {least}; lower that first"
+            )
         else:
             found[known] = count
     after = {group: found.get(group, one.count) for group, one in spec.workers.items()}
@@ -57,6 +61,11 @@ def counts(home: Home, name: str, wishes: Mapping[str, int]) -> dict[str, int]:
     if problems:
         raise UsageError(f"nothing was changed: {'; '.join(problems)}")
     return found
+
+
+def _least(group: Group | SshGroup) -> int:
+    """The machines without which a group is not accepted, where the settings say so."""
+    return (group.min or 0) if isinstance(group, CloudGroup) else 0
 
 
 def preview(home: Home, name: str, wishes: Mapping[str, int]) -> Plan:
@@ -102,6 +111,9 @@ def resize(
         planned: Plan = provider.plan()
         going = [machine.name for machine in planned.surplus]
         if going:
+            door = provider.open_door()
+            if door:
+                watch.say(door)
             phase("drain")
             try:
                 drain.drain(

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from clusterkit import yaml12
-from clusterkit.cluster import values
+from clusterkit.cluster import cloud_values, values
 from clusterkit.cluster.slurm_keys import Refused
-from clusterkit.cluster.spec import SPECS, Built, Spec, SshSpec
+from clusterkit.cluster.spec import SPECS, Built, CloudSpec, Ec2Spec, Spec, SshSpec
 from clusterkit.cluster.values import either, shown, unknown
 from clusterkit.yaml12 import Document, Node, Scalar
 
@@ -156,6 +156,10 @@ def _cluster(tree: _Tree, name: str, data: Any) -> Spec | None:
         _check_workers(tell, data)
     if model is SshSpec:
         _check_hosts(tell, data)
+    if issubclass(model, CloudSpec):
+        _check_least(tell, data)
+    if model is Ec2Spec:
+        _check_zones(tell, data)
     _check_files(tell, tree.folder, data)
     return spec
 
@@ -177,8 +181,9 @@ def _tell_detail(tell: Tell, model: type[BaseModel], detail: ErrorDetails) -> No
         message = str(error)
     elif kind == "extra_forbidden":
         message = unknown(str(where[-1]), _keys(model, where[:-1]))
-        if len(where) == 1 and issubclass(model, Built) and where[0] in _DEEPER:
-            message = f"belongs {_DEEPER[str(where[0])]}, not here"
+        if len(where) == 1 and issubclass(model, Built):
+            deeper = _deeper(model, str(where[0]))
+            message = f"belongs {deeper}, not here" if deeper else message
     elif kind == "missing":
         message = f"is missing: {_meaning(model, where)}"
     elif kind == "literal_error":
@@ -196,15 +201,21 @@ def _tell_detail(tell: Tell, model: type[BaseModel], detail: ErrorDetails) -> No
     tell(where, message)
 
 
-_HARDWARE = "in `head` or in a group of `workers`"
-#: Keys that are easily written one level too high.
-_DEEPER = {
-    **dict.fromkeys(("cpus", "memory"), _HARDWARE),
-    **dict.fromkeys(("count", "hosts", "gpus"), "in a group of `workers`"),
-    **dict.fromkeys(("host", "worker"), "in `head`"),
-    **dict.fromkeys(("boot", "setup"), "in `timeouts`"),
-    **dict.fromkeys(("python", "requirements"), "in `environment`"),
+#: Where keys belong that are easily written one level too high.
+_PLACES = {
+    "head": "in `head`",
+    "workers": "in a group of `workers`",
+    "timeouts": "in `timeouts`",
+    "environment": "in `environment`",
 }
+
+
+def _deeper(model: type[BaseModel], key: str) -> str:
+    """Where this key is known inside `model`, in words; "" where nowhere."""
+    places = [words for section, words in _PLACES.items() if key in _keys(model, (section,))]
+    return " or ".join(places)
+
+
 _SETTINGS = "settings, each `name: value` on a line of its own, indented"
 _EXPECTED = {
     "int_type": "a whole number",
@@ -334,6 +345,43 @@ def _check_hosts(tell: Tell, data: Mapping[str, Any]) -> None:
     for name in keys if isinstance(keys, dict) else ():
         if name.lower() not in known and known:
             tell(("host_keys", name), f"is no host of this cluster; they are {', '.join(known)}")
+
+
+def _check_least(tell: Tell, data: Mapping[str, Any]) -> None:
+    """`min` is not more than `count`; of a group that is switched off (0) it says nothing."""
+    groups = data.get("workers")
+    for name, group in groups.items() if isinstance(groups, dict) else ():
+        count, least = _count(group), group.get("min") if isinstance(group, dict) else None
+        if count and isinstance(least, int) and not isinstance(least, bool) and least > count:
+            tell(
+                ("workers", name, "min"),
+                f"{least} cannot be enough where `count` is {count}; lower it, or take it out",
+            )
+
+
+def _check_zones(tell: Tell, data: Mapping[str, Any]) -> None:
+    """All zones are in one region: that of the settings, or else the first one's."""
+    places: list[tuple[Where, Any]] = [(("head",), data.get("head"))]
+    groups = data.get("workers")
+    if isinstance(groups, dict):
+        places += [(("workers", name), group) for name, group in groups.items()]
+    region, reason = data.get("region"), "`region`"
+    if not isinstance(region, str):
+        region = None
+    for where, part in places:
+        zones = part.get("zones") if isinstance(part, dict) else None
+        for zone in zones if isinstance(zones, list) else (zones,):
+            own = cloud_values.ec2_zone_region(zone) if isinstance(zone, str) else ""
+            if not own:
+                continue  # told already, or any
+            if region is None:
+                region, reason = own, f"{zone} ({dotted((*where, 'zones'))})"
+            elif own != region:
+                tell(
+                    (*where, "zones"),
+                    f"{zone} is in {own}, and {reason} says {region}; a cluster is in one region",
+                )
+                break
 
 
 def _check_files(tell: Tell, folder: Path, data: Mapping[str, Any]) -> None:

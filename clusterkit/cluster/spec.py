@@ -6,80 +6,45 @@ file, with line and key, is told by `config`; checks that need the disk are ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    WithJsonSchema,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from clusterkit.cluster import slurm_keys, values
+from clusterkit.cluster.fields import (
+    TEXT,
+    Cidrs,
+    Cpus,
+    Decided,
+    Disk,
+    Ec2Image,
+    Ec2Region,
+    Ec2Subnet,
+    Ec2Types,
+    Ec2Zones,
+    FilePath,
+    GroupName,
+    HostText,
+    Login,
+    LoginNode,
+    Memory,
+    Mirror,
+    OwnAddress,
+    PartitionConf,
+    PrivateNetwork,
+    Profile,
+    PythonVersion,
+    Seconds,
+    SlurmConf,
+    Types,
+    User,
+    Zones,
+    optional,
+    text_schema,
+)
 from clusterkit.cluster.slurm_keys import Scalar
 from clusterkit.cluster.values import Host, default_user
-
-
-def _path(value: object, info: ValidationInfo) -> Path | None:
-    folder = (info.context or {}).get("folder")
-    return None if value is None else values.path(value, folder)
-
-
-def _optional(check: Callable[[object], object]) -> Callable[[object], object]:
-    return lambda value: None if value is None else check(value)
-
-
-def _text_schema(*alternatives: dict[str, Any]) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": [*alternatives, {"type": "null"}]})
-
-
-_MEASURE = {"type": "string", "pattern": r"^[0-9]+\s*[MGTmgt]?$"}
-_TIME = {"type": "string", "pattern": r"^[0-9]+\s*[smhdSMHD]?$"}
-_SCALARS = {"type": ["string", "number", "boolean", "null"]}
-_TEXT = {"type": "string", "minLength": 1}
-
-Memory = Annotated[
-    int | None,
-    BeforeValidator(_optional(values.memory)),
-    _text_schema({"type": "integer", "minimum": 1}, _MEASURE),
-]
-Seconds = Annotated[
-    int,
-    BeforeValidator(values.duration),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, _TIME]}),
-]
-FilePath = Annotated[Path | None, BeforeValidator(_path), _text_schema(_TEXT)]
-User = Annotated[
-    str,
-    BeforeValidator(values.user),
-    WithJsonSchema({"type": "string", "pattern": f"^{values.ACCOUNT}$"}),
-]
-Login = Annotated[
-    str | None,
-    BeforeValidator(_optional(values.account)),
-    _text_schema({"type": "string", "pattern": f"^{values.ACCOUNT}$"}),
-]
-HostText = Annotated[str, BeforeValidator(values.host_text), WithJsonSchema(_TEXT)]
-SlurmConf = Annotated[
-    dict[str, Scalar],
-    BeforeValidator(slurm_keys.settings),
-    WithJsonSchema({"type": ["object", "null"], "additionalProperties": _SCALARS}),
-]
-PartitionConf = Annotated[
-    dict[str, Scalar],
-    BeforeValidator(slurm_keys.partition),
-    WithJsonSchema({"type": ["object", "null"], "additionalProperties": _SCALARS}),
-]
-GroupName = Annotated[
-    str,
-    BeforeValidator(values.group_name),
-    WithJsonSchema({"type": "string", "pattern": f"^{values.GROUP_NAME}$"}),
-]
-Cpus = Annotated[int | None, Field(ge=1, le=65_000)]
 
 
 def _section(value: object) -> object:
@@ -100,9 +65,9 @@ class Model(BaseModel):
 class EnvironmentSpec(Model):
     """The Python that tasks use, where clusterkit makes it on the cluster."""
 
-    python: Annotated[
-        str | None, BeforeValidator(_optional(values.version)), _text_schema(_TEXT)
-    ] = Field(default=None, description='Version of Python, in quotes, such as "3.12".')
+    python: PythonVersion = Field(
+        default=None, description='Version of Python, in quotes, such as "3.12".'
+    )
     requirements: FilePath = Field(
         default=None,
         description="A requirements.txt, uv.lock or pyproject.toml with the tasks' packages.",
@@ -242,9 +207,7 @@ class NspawnSpec(Built):
     image: Literal["debian-12", "debian-13", "ubuntu-22.04", "ubuntu-24.04"] = Field(
         default="debian-12", description="What the machines run."
     )
-    mirror: Annotated[
-        str | None, BeforeValidator(_optional(values.mirror)), _text_schema(_TEXT)
-    ] = Field(
+    mirror: Mirror = Field(
         default=None,
         description="Where packages come from; unless told, the distribution's mirror.",
     )
@@ -255,9 +218,7 @@ class NspawnSpec(Built):
     images: FilePath = Field(
         default=None, description="The folder of images; unless told, /var/lib/clusterkit/images."
     )
-    network: Annotated[
-        str | None, BeforeValidator(_optional(values.network)), _text_schema(_TEXT)
-    ] = Field(
+    network: PrivateNetwork = Field(
         default=None,
         description="A private IPv4 network such as 10.111.5.0/24; unless told, a free one.",
     )
@@ -275,7 +236,7 @@ class SshSpec(Built):
         default_factory=dict, description="Groups of machines that run jobs; each is a partition."
     )
     host_keys: Annotated[
-        dict[str, Annotated[str, BeforeValidator(values.host_key), WithJsonSchema(_TEXT)]],
+        dict[str, Annotated[str, BeforeValidator(values.host_key), WithJsonSchema(TEXT)]],
         BeforeValidator(_section),
     ] = Field(
         default_factory=dict,
@@ -289,6 +250,131 @@ class SshSpec(Built):
         return tuple(map(values.host, names))
 
 
+_TYPES = "Machine types in order: the first that can be had is taken, such as [g5.xlarge]."
+_ZONES = "Zones in order, or any."
+_DECIDED = "Not to be set: the machine type decides."
+_DISK = "Its disk, such as 30G or a number of GiB; unless told, what the image needs."
+
+
+class CloudTimeouts(Timeouts):
+    """Bounds of waiting; a number is seconds."""
+
+    boot: Seconds = Field(
+        default=300, description="Until a machine that was launched answers by ssh, such as 5m."
+    )
+
+
+class CloudHead(Head):
+    """A head that a cloud lets."""
+
+    cpus: Decided = Field(default=None, description=_DECIDED)
+    memory: Decided = Field(default=None, description=_DECIDED)
+    types: Types = Field(description=_TYPES)
+    zones: Zones = Field(default=(), description=_ZONES)
+    market: Literal["spot", "on-demand"] = Field(
+        default="on-demand",
+        description="spot: cheaper, and the cloud may take it away, with all that is on it.",
+    )
+    disk: Disk = Field(default=None, description=_DISK)
+
+
+class CloudGroup(Group):
+    """Machines of one kind that a cloud lets; a SLURM partition. Disk in GiB."""
+
+    cpus: Decided = Field(default=None, description=_DECIDED)
+    memory: Decided = Field(default=None, description=_DECIDED)
+    gpus: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="GPUs that each has to have; unless told, those of the type that was had.",
+    )
+    types: Types = Field(description=_TYPES)
+    zones: Zones = Field(default=(), description=_ZONES)
+    market: Literal["spot", "on-demand", "spot-then-on-demand"] = Field(
+        default="on-demand",
+        description="spot: cheaper, and the cloud may take them away; their jobs run again.",
+    )
+    disk: Disk = Field(default=None, description=_DISK)
+    min: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="So many are enough where `count` cannot be had; unless told, all or none.",
+    )
+    placement: bool = Field(
+        default=False,
+        description="Put them close together in one zone, for training on several nodes.",
+    )
+
+
+class CloudSpec(Built):
+    """Machines that a cloud lets. Everything that all clouds have in common."""
+
+    region: str | None = Field(
+        default=None, description="The region; unless told, that of your settings for the cloud."
+    )
+    connect: Literal["public", "private"] = Field(
+        default="public",
+        description="Which of the machines' addresses to use; private: from inside, or by VPN.",
+    )
+    allow: Cidrs = Field(
+        default=(), description="Others who may come in by ssh, such as [203.0.113.0/24]."
+    )
+    own_address: OwnAddress = Field(
+        default="auto",
+        description="Your own IPv4 address, which may come in, or a page that answers with it.",
+    )
+    image: str = Field(description="What the machines run.")
+    saved_image: Literal["auto", "off"] = Field(
+        default="auto", description="auto: start from an image that `image save` made, if it fits."
+    )
+    head: CloudHead = Field(description="The machine that SLURM is steered from.")
+    workers: Mapping[str, CloudGroup]
+    timeouts: Annotated[CloudTimeouts, BeforeValidator(_section)] = Field(
+        default_factory=CloudTimeouts, description="How long a start waits."
+    )
+
+
+class Ec2Head(CloudHead):
+    """A head on EC2."""
+
+    types: Ec2Types = Field(description=_TYPES)
+    zones: Ec2Zones = Field(default=(), description=_ZONES)
+
+
+class Ec2Group(CloudGroup):
+    """EC2 instances of one kind; a SLURM partition. Disk in GiB."""
+
+    types: Ec2Types = Field(description=_TYPES)
+    zones: Ec2Zones = Field(default=(), description=_ZONES)
+
+
+class Ec2Spec(CloudSpec):
+    """Instances of Amazon EC2."""
+
+    provider: Literal["ec2"] = "ec2"
+    region: Ec2Region = Field(
+        default=None,
+        description="Such as us-east-1; unless told, AWS_REGION's or your profile's.",
+    )
+    profile: Profile = Field(
+        default=None,
+        description="A profile of ~/.aws/config; unless told, AWS_PROFILE's or the default one.",
+    )
+    subnet: Ec2Subnet = Field(
+        default=None,
+        description="A subnet's id; unless told, the default VPC's subnets.",
+    )
+    image: Ec2Image = Field(
+        default="ubuntu-24.04", description="What the machines run; or an id, ami-..."
+    )
+    head: Ec2Head = Field(description="The machine that SLURM is steered from.")
+    workers: Annotated[dict[GroupName, Ec2Group], BeforeValidator(_section)] = Field(
+        default_factory=dict, description="Groups of machines that run jobs; each is a partition."
+    )
+
+
 class AttachSpec(Spec):
     """A SLURM that somebody else runs; nothing is installed on it."""
 
@@ -298,25 +384,23 @@ class AttachSpec(Spec):
         BeforeValidator(slurm_keys.nothing),
         WithJsonSchema({"type": ["object", "null"], "maxProperties": 0}),
     ] = Field(default_factory=dict, description="Empty: its slurm.conf is somebody else's.")
-    host: Annotated[
-        str | None, BeforeValidator(_optional(values.host_text)), _text_schema(_TEXT)
-    ] = Field(
+    host: LoginNode = Field(
         default=None,
         description="Its login node, as your ~/.ssh/config knows it; unless told, this machine.",
     )
-    root: Annotated[str, BeforeValidator(values.remote_path), WithJsonSchema(_TEXT)] = Field(
+    root: Annotated[str, BeforeValidator(values.remote_path), WithJsonSchema(TEXT)] = Field(
         default="~/clusterkit",
         description="Folder there for experiments; all its nodes have to see it.",
     )
     python: Annotated[
         str,
         BeforeValidator(lambda value: values.text(value, "a command or path of Python")),
-        WithJsonSchema(_TEXT),
+        WithJsonSchema(TEXT),
     ] = Field(
         default="python3", description="A Python 3.9 or newer there, for clusterkit's own part."
     )
     slurm_conf: Annotated[
-        str | None, BeforeValidator(_optional(values.absolute_path)), _text_schema(_TEXT)
+        str | None, BeforeValidator(optional(values.absolute_path)), text_schema(TEXT)
     ] = Field(
         default=None,
         description="Its slurm.conf, where SLURM's commands do not find it themselves.",
@@ -337,6 +421,7 @@ class AttachSpec(Spec):
 SPECS: Mapping[str, type[Spec]] = {
     "nspawn": NspawnSpec,
     "ssh": SshSpec,
+    "ec2": Ec2Spec,
     "attach": AttachSpec,
     "local": LocalSpec,
 }

@@ -26,9 +26,17 @@ ACCOUNT: Final = r"[a-z_][a-z0-9_-]{0,31}"
 
 MEMORY_WORDS: Final = "megabytes or a text such as 512M, 8G or 1T"
 DURATION_WORDS: Final = "seconds or a text such as 90s, 2m or 1h"
+DISK_WORDS: Final = "gigabytes or a text such as 30G or 1T"
+
+#: GiB; what EC2's gp3 and GCE's disks go up to. A number of bytes or MiB is beyond it.
+LARGEST_DISK: Final = 65_536
 
 _MIB: Final = {"": 1, "m": 1, "g": 1024, "t": 1024 * 1024}
+_GIB: Final = {"": 1, "g": 1, "t": 1024}
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+#: Who may come in where it is written out, and only there.
+EVERYBODY: Final = "0.0.0.0/0"
+_WIDEST: Final = 8
 _SYSTEM_ACCOUNTS: Final = frozenset(
     {"daemon", "bin", "sys", "sync", "man", "mail", "www-data", "backup", "nobody", "sshd", "munge",
      "slurm", "mysql", "messagebus", "systemd-network", "systemd-resolve"}
@@ -87,6 +95,14 @@ def memory(value: object) -> int:
 def duration(value: object) -> int:
     """Seconds of `2m`, `90` or a number of seconds."""
     return _measured(value, _SECONDS, DURATION_WORDS)
+
+
+def disk(value: object) -> int:
+    """GiB of `30G`, `1T` or a number of GiB."""
+    found = _measured(value, _GIB, DISK_WORDS)
+    if found > LARGEST_DISK:
+        raise ValueError(f"expected at most {LARGEST_DISK} (GiB), not {shown(value)}")
+    return found
 
 
 def text(value: object, words: str = "a text") -> str:
@@ -196,6 +212,55 @@ def network(value: object) -> str:
         raise ValueError(
             f"{value} is not private; take one from 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16"
         )
+    return str(found)
+
+
+def cidr(value: object) -> str:
+    """A network that may come in, such as 203.0.113.0/24; one address becomes a /32.
+
+    All of IPv4 only as 0.0.0.0/0, and no other way to open the door to most of the world.
+    """
+    words = "expected an IPv4 address or network such as 203.0.113.7 or 203.0.113.0/24"
+    if value == EVERYBODY:
+        return EVERYBODY
+    if not isinstance(value, str):
+        raise ValueError(f"{words}, not {shown(value)}")  # noqa: TRY004 - pydantic's contract
+    if not re.fullmatch(r"[0-9.]+(/[0-9]{1,2})?", value):
+        hint = "; IPv6 is not there yet" if ":" in value else ""
+        raise ValueError(f"{words}, not {shown(value)}{hint}")
+    try:
+        found = ipaddress.IPv4Network(value, strict=False)
+    except ValueError as error:
+        raise ValueError(f"{words}, not {shown(value)}") from error
+    if found.prefixlen < _WIDEST:
+        raise ValueError(
+            f"{value} lets in a good part of the Internet; name smaller networks, or write "
+            f"{EVERYBODY} where everybody is meant"
+        )
+    if found.network_address.is_unspecified:
+        raise ValueError(f"{value} is nobody's address; {EVERYBODY} means everybody")
+    address = value.partition("/")[0]
+    if str(found.network_address) != address:
+        raise ValueError(f"{words}, not {shown(value)}; did you mean {found} or {address}/32?")
+    return str(found)
+
+
+def own_address(value: object) -> str:
+    """`auto`, one's own IPv4 address, or the address of a page that answers with it."""
+    words = "expected auto, your IPv4 address, or a page that answers with it, https://..."
+    if value == "auto":
+        return "auto"
+    if not isinstance(value, str):
+        raise ValueError(f"{words}, not {shown(value)}")  # noqa: TRY004 - pydantic's contract
+    if re.fullmatch(r"https?://[^\s/@]+(/\S*)?", value):
+        return value
+    try:
+        found = ipaddress.IPv4Address(value)
+    except ValueError as error:
+        hint = "; more networks are named in `allow`" if "/" in value else ""
+        raise ValueError(f"{words}, not {shown(value)}{hint}") from error
+    if found.is_unspecified or found.is_loopback or found.is_multicast or found.is_link_local:
+        raise ValueError(f"{value} is no address that you could be seen under from elsewhere")
     return str(found)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from clusterkit.cluster import config, json_schema, stored, values
-from clusterkit.cluster.spec import AttachSpec, Built, LocalSpec, NspawnSpec, SshSpec
+from clusterkit.cluster.spec import AttachSpec, Built, Ec2Spec, LocalSpec, NspawnSpec, SshSpec
 from clusterkit.errors import FileProblems, UnknownCluster, UsageError
 from clusterkit.paths import Home, templates
 
@@ -57,6 +57,7 @@ def told(body: str) -> list[str]:
 
 
 NSPAWN = "provider: nspawn\nworkers: {cpu: {count: 1}}\n"
+EC2 = "provider: ec2\nhead: {types: t3.small}\nworkers: {gpu: {count: 2, types: [g5.xlarge]}}\n"
 SSH = "provider: ssh\nhead: {host: a}\nworkers: {cpu: {hosts: [b]}}\n"
 
 
@@ -153,15 +154,118 @@ def test_a_head_that_works_needs_no_workers() -> None:
     assert spec("provider: nspawn\nhead: {worker: true}").workers == {}
 
 
-@pytest.mark.parametrize("provider", ["nspawn", "ssh", "attach", "local"])
+@pytest.mark.parametrize("provider", ["nspawn", "ssh", "ec2", "attach", "local"])
 def test_the_examples_are_right(provider: str) -> None:
     example = (templates() / "init" / f"{provider}.yaml").read_text()
     text = example.replace("NAME:", "lab:")
     assert config.load(write(text))["lab"].provider == provider
     # With every commented setting switched on they are still YAML that is understood.
-    for line in ("# image:", "# memory:", "# root:", "# login:"):
+    for line in ("# image:", "# memory:", "# root:", "# login:", "# region:", "# disk:", "# min:",
+                 "# zones:", "# placement:", "# allow:", "# connect:"):  # fmt: skip
         text = text.replace(line, line.removeprefix("# "))
     assert config.load(write(text))["lab"].provider == provider
+
+
+def test_everything_of_ec2(nowhere: Path, home: Home) -> None:
+    found = spec(
+        """\
+provider: ec2
+region: us-east-1
+profile: my lab
+subnet: subnet-0123456789abcdef0
+image: ami-0123456789abcdef0
+saved_image: off
+connect: private
+allow: [203.0.113.7, 198.51.100.0/24]
+own_address: https://checkip.example.org/
+head: {types: t3.medium, zones: us-east-1a, market: spot, disk: 100G, worker: true}
+workers:
+  gpu:
+    count: 3
+    min: 2
+    types: [g5.xlarge, g4dn.xlarge]
+    zones: [us-east-1b, us-east-1a]
+    market: spot-then-on-demand
+    disk: 50
+    placement: true
+    gpus: 1
+    slurm: {MaxTime: 60}
+  cpu: {count: 0, min: 5, types: [u7i-12tb.224xlarge, m7g.metal-48xl], zones: any, disk: 1t}
+"""
+    )
+    assert isinstance(found, Ec2Spec)
+    head, gpu, cpu = found.head, found.workers["gpu"], found.workers["cpu"]
+    assert (found.region, found.profile, found.subnet) == (
+        "us-east-1", "my lab", "subnet-0123456789abcdef0",
+    )  # fmt: skip
+    assert (found.image, found.saved_image, found.connect) == (
+        "ami-0123456789abcdef0", "off", "private",
+    )  # fmt: skip
+    assert found.allow == ("203.0.113.7/32", "198.51.100.0/24")
+    assert found.own_address == "https://checkip.example.org/"
+    assert (head.types, head.zones, head.market, head.disk) == (
+        ("t3.medium",), ("us-east-1a",), "spot", 100,
+    )  # fmt: skip
+    assert (gpu.types, gpu.zones) == (("g5.xlarge", "g4dn.xlarge"), ("us-east-1b", "us-east-1a"))
+    assert (gpu.count, gpu.min, gpu.market, gpu.disk, gpu.placement, gpu.gpus) == (
+        3, 2, "spot-then-on-demand", 50, True, 1,
+    )  # fmt: skip
+    assert (cpu.zones, cpu.disk, cpu.min) == ((), 1024, 5)
+    # What it was started with is read back as it was.
+    stored.write(home.cluster("lab"), found, "clusterkit.yaml")
+    again = stored.read(home.cluster("lab"), lenient=False)
+    assert again is not None
+    assert again.spec == found
+
+
+def test_the_defaults_of_ec2(home: Home) -> None:
+    found = spec(EC2)
+    assert isinstance(found, Ec2Spec)
+    gpu = found.workers["gpu"]
+    assert (found.region, found.profile, found.subnet, found.allow) == (None, None, None, ())
+    assert (found.image, found.saved_image, found.connect) == ("ubuntu-24.04", "auto", "public")
+    assert (found.own_address, found.timeouts.boot, found.timeouts.setup) == ("auto", 300, 1800)
+    assert (found.head.market, found.head.zones, found.head.disk) == ("on-demand", (), None)
+    assert (gpu.market, gpu.zones, gpu.disk, gpu.min, gpu.placement, gpu.gpus) == (
+        "on-demand", (), None, None, False, 0,
+    )  # fmt: skip
+    assert spec(EC2 + "timeouts:\n") == found
+    stored.write(home.cluster("lab"), found, "clusterkit.yaml")
+    again = stored.read(home.cluster("lab"), lenient=False)
+    assert again is not None
+    assert again.spec == found
+
+
+def test_everybody_may_come_in_only_where_it_is_written_out() -> None:
+    assert spec(EC2 + "allow: 0.0.0.0/0").allow == ("0.0.0.0/0",)
+    assert spec(EC2 + "allow: [10.0.0.0/8]").allow == ("10.0.0.0/8",)
+    for words in ("0/0", "0.0.0.0", "0.0.0.0/00", "0.0.0.0/1", "128.0.0.0/1", "any", "::/0"):
+        for written in (f"allow: '{words}'", f"allow: [203.0.113.7, '{words}']"):
+            (found,) = told(EC2 + written)
+            assert found.startswith("line 6: allow: ")
+
+
+def test_all_problems_of_ec2_at_once() -> None:
+    found = told(
+        """\
+provider: ec2
+region: us-east-1a
+image: ubuntu-2404
+connect: vpn
+types: [g5.xlarge]
+head: {types: [], market: spot-then-on-demand}
+workers:
+  a: {count: 1, types: [g5], min: 0, zone: any}
+  b: {count: 1, zones: [us-east-1], types: x2.large, disk: 10M}
+"""
+    )
+    assert [one.split(": ")[:2] for one in found] == [
+        ["line 4", "region"], ["line 5", "image"], ["line 6", "connect"], ["line 7", "types"],
+        ["line 8", "head.types"], ["line 8", "head.market"],
+        ["line 10", "workers.a.types"], ["line 10", "workers.a.min"],
+        ["line 10", "workers.a.zone"],
+        ["line 11", "workers.b.zones"], ["line 11", "workers.b.disk"],
+    ]  # fmt: skip
 
 
 def test_settings_are_frozen() -> None:
@@ -176,7 +280,7 @@ def test_settings_are_frozen() -> None:
     ("body", "problem"),
     [
         ("provider: nspwan", 'line 3: provider: "nspwan" is unknown; did you mean nspawn? Allow'),
-        ("image: debian-12", "line 2: has no `provider:`; it is nspawn, ssh, attach or local"),
+        ("image: debian-12", "line 2: has no `provider:`; it is nspawn, ssh, ec2, attach or local"),
         (NSPAWN + "wrokers: 1", "line 5: wrokers: unknown; did you mean workers? Allowed:"),
         (NSPAWN + "image: debian-11", 'line 5: image: "debian-11" is unknown; did you mean'),
         (NSPAWN + "image: 12", "line 5: image: expected debian-12, debian-13, ubuntu-22.04 or"),
@@ -228,6 +332,57 @@ def test_settings_are_frozen() -> None:
         ("provider: attach\nsbatch: {array: 1}", "sbatch.array: clusterkit sets this option"),
         ("provider: attach\nsbatch: {exclusive: true}", "sbatch.exclusive: expected one line"),
         ("provider: attach\nworkers: {}", "line 4: workers: unknown; allowed: provider"),
+        ("provider: ec2\nworkers: {a: {count: 1, types: m5.large}}", "line 2: head: is missing: "),
+        ("provider: ec2\nhead: {}\nworkers: {a: {count: 1, types: m5.large}}",
+         "line 4: head.types: is missing: machine types in order"),
+        ("provider: ec2\nhead:\nworkers: {a: {count: 1, types: m5.large}}",
+         "line 4: head: expected settings, each"),
+        (EC2 + "region: us_east_1", "expected a region such as us-east-1 or eu-central-1, not"),
+        (EC2 + "region: us-east-1a", "us-east-1a is a zone; its region is us-east-1, and `zones`"),
+        (EC2 + "image: ubuntu-20.04", 'image: "ubuntu-20.04" is unknown; did you mean ubuntu-2'),
+        (EC2 + "image: ubuntu-20.04", "dlami-gpu, or an image's id, ami-..."),
+        (EC2 + "image: ami-12", 'image: "ami-12" is no id of an image'),
+        (EC2 + "image: 5", "line 6: image: expected ubuntu-22.04, ubuntu-24.04, debian-12"),
+        (EC2 + "subnet: vpc-12345678", "line 6: subnet: expected a subnet's id, subnet-"),
+        (EC2 + "profile: 7", 'line 6: profile: expected the name of a profile, not 7; write "7"'),
+        (EC2 + "connect: vpn", 'connect: "vpn" is unknown; allowed: public, private'),
+        (EC2 + "saved_image: on", 'saved_image: "on" is unknown; allowed: auto, off'),
+        (EC2 + "own_address: 10.0.0.0/8", "own_address: expected auto, your IPv4 address, or a"),
+        (EC2 + "own_address: 0.0.0.0", "own_address: 0.0.0.0 is no address that you could be"),
+        (EC2 + "own_address: https://me@x", "own_address: expected auto, your IPv4 address"),
+        (EC2 + "allow: [203.0.113.7/24]", "did you mean 203.0.113.0/24 or 203.0.113.7/32?"),
+        (EC2 + "allow: [1.2.3.4, 1.2.3.4/32]", "allow: 1.2.3.4/32 is there twice; keep one"),
+        (EC2 + "allow: ['2001:db8::/32']", "; IPv6 is not there yet"),
+        (EC2 + "allow: [1.2.3.400]", "allow: expected an IPv4 address or network such as"),
+        (EC2 + "allow: 1.2.3.4/0", "allow: 1.2.3.4/0 lets in a good part of the Internet"),
+        (EC2 + "types: m5.large", "types: belongs in `head` or in a group of `workers`, not here"),
+        (EC2 + "market: spot", "market: belongs in `head` or in a group of `workers`, not here"),
+        (EC2 + "min: 1", "line 6: min: belongs in a group of `workers`, not here"),
+        (EC2 + "network: 10.1.2.0/24", "line 6: network: unknown"),
+        (NSPAWN + "market: spot", "line 5: market: unknown"),
+        (EC2.replace("t3.small", "t3.small, market: spot-then-on-demand"),
+         'head.market: "spot-then-on-demand" is unknown; did you mean on-demand? Allowed: spot, '),
+        (EC2.replace("t3.small", "t3.small, disk: 8GB"), "head.disk: expected gigabytes or a text"),
+        (EC2.replace("t3.small", "t3.small, disk: 107374182400"), "expected at most 65536 (GiB)"),
+        (EC2.replace("t3.small", "t3.small, min: 1"), "line 4: head.min: unknown"),
+        (EC2.replace("t3.small", "t3.small, cpus: 2"), "head.cpus: the machine type decides this"),
+        (EC2.replace("count: 2", "count: 2, memory: 8G"), "gpu.memory: the machine type decides"),
+        (EC2.replace("t3.small", "T3.Small"), 'head.types: expected t3.small, not "T3.Small"'),
+        (EC2.replace("g5.xlarge", "g5xlarge"), "expected machine types such as g5.xlarge, not"),
+        (EC2.replace("[g5.xlarge]", "[]"), "workers.gpu.types: expected at least one"),
+        (EC2.replace("g5.xlarge", "g5.xlarge, g5.xlarge"), "types: g5.xlarge is there twice; keep"),
+        (EC2.replace("count: 2", "count: 2, min: 3"), "gpu.min: 3 cannot be enough where"),
+        (EC2.replace("count: 2", "count: 2, min: 0"), "gpu.min: expected a number from 1, not 0"),
+        (EC2.replace("count: 2", "count: 2, placement: 1"), "gpu.placement: expected true or"),
+        (EC2.replace("count: 2", "count: 2, market: Spot"), 'gpu.market: "Spot" is unknown; did'),
+        (EC2.replace("count: 2", "count: 2, zones: [any, us-east-1a]"), "; `any` stands alone"),
+        (EC2.replace("count: 2", "count: 2, zones: us-east-1"), "us-east-1 is a region: its zones"),
+        (EC2.replace("count: 2", "count: 2, zones: use1-az1"), "this is a zone's id, which is the"),
+        (EC2.replace("count: 2", "count: 2, zones: []"), "gpu.zones: expected at least one"),
+        (EC2.replace("count: 2", "count: 2, zones: us-west-2a") + "region: us-east-1",
+         "line 5: workers.gpu.zones: us-west-2a is in us-west-2, and `region` says us-east-1"),
+        (EC2.replace("count: 2", "count: 2, zones: [us-west-2a, eu-west-1b]"),
+         "eu-west-1b is in eu-west-1, and us-west-2a (workers.gpu.zones) says us-west-2"),
         ("provider: local\nprovider: ssh", "line 4: provider: written twice, first in line 3"),
     ],
 )  # fmt: skip
@@ -457,6 +612,20 @@ def test_durations_refused(written: object) -> None:
         values.duration(written)
 
 
+@pytest.mark.parametrize(
+    ("written", "gibibytes"),
+    [("30G", 30), ("30 g", 30), (30, 30), ("7", 7), ("1T", 1024), ("64t", 65_536)],
+)
+def test_disks(written: object, gibibytes: int) -> None:
+    assert values.disk(written) == gibibytes
+
+
+@pytest.mark.parametrize("written", ["30GB", "512M", 0, "0G", 65_537, "65T", 1.5, True, None, [8]])
+def test_disks_refused(written: object) -> None:
+    with pytest.raises(ValueError, match=r"expected (gigabytes|at most 65536)"):
+        values.disk(written)
+
+
 @pytest.mark.parametrize("text", ["host", "me@host", "host:22", "me@10.0.0.1:22", "[fe80::1]:22"])
 def test_hosts(text: str) -> None:
     assert str(values.host(text)) == text
@@ -505,6 +674,16 @@ def test_the_schema_takes_what_the_models_take() -> None:
         "b": {"provider": "ssh", "head": {"host": "x"}, "workers": {"cpu": {"hosts": ["y"]}}},
         "c": {"provider": "attach", "sbatch": {"account": "x"}},
         "d": {"provider": "local", "environment": None},
+        "e": {
+            "provider": "ec2",
+            "image": "ami-0123456789abcdef0",
+            "allow": "203.0.113.7",
+            "head": {"types": "t3.small", "disk": "30G"},
+            "workers": {
+                "gpu": {"count": 2, "types": ["g5.xlarge"], "zones": "any", "market": "spot"},
+                "cpu": {"count": 2, "types": "m5.large", "zones": ["us-west-2-lax-1a"], "disk": 9},
+            },
+        },
     }
     check.validate({"clusters": good})
     for bad in (
@@ -516,6 +695,11 @@ def test_the_schema_takes_what_the_models_take() -> None:
         {"provider": "nspawn", "image": "debian-11"},
         {"provider": "ssh", "workers": {}},
         {"provider": "attach", "slurm": {"a": 1}},
+        {"provider": "ec2", "workers": {}},
+        {"provider": "ec2", "head": {"types": []}},
+        {"provider": "ec2", "head": {"types": "t3small"}},
+        {"provider": "ec2", "head": {"types": "t3.small", "zones": "us-east-1"}},
+        {"provider": "ec2", "head": {"types": "t3.small"}, "image": "ubuntu-20.04"},
     ):
         assert list(check.iter_errors({"clusters": {"lab": bad}})), bad
     assert list(check.iter_errors({"clutsers": {}}))
@@ -539,7 +723,8 @@ def test_the_page_names_every_key() -> None:
 
 def test_the_example_of_the_page_is_right() -> None:
     page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
-    (example,) = (part.partition("```")[0] for part in page.split("```yaml\n")[1:])
+    example, cloud = (part.partition("```")[0] for part in page.split("```yaml\n")[1:])
+    assert isinstance(config.load(write(cloud))["aws"], Ec2Spec)
     found = config.load(write(example))["lab"]
     assert isinstance(found, NspawnSpec)
     assert found.workers["gpu"].gpus == 1

@@ -43,6 +43,8 @@ def test_a_byte_order_mark_stays() -> None:
 def test_every_example_can_be_resized() -> None:
     text = (templates() / "init" / "nspawn.yaml").read_text()
     assert edit.set_count(text, "NAME", "cpu", 5) == text.replace("count: 2", "count: 5")
+    text = (templates() / "init" / "ec2.yaml").read_text()
+    assert edit.set_count(text, "NAME", "gpu", 5) == text.replace("count: 2", "count: 5")
 
 
 @pytest.mark.parametrize(
