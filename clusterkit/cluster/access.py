@@ -1,9 +1,10 @@
 """Who a cluster is, and how one gets in: its id, its keys, the host keys that are believed.
 
 <data folder>/clusters/<name>/
-  identity.json   the cluster's unguessable id, which every resource of it carries
+  identity.json   the cluster's unguessable id, which every resource of it carries; since when it is
   key, key.pub    the key pair that logs in, made here (or the one that the settings name)
-  hosts/<name>    the first host key of a machine, injected by its user-data, replaced on arrival
+  hosts/<name>    the first host key of a machine (launch-<id>: of all machines of one launch),
+                  injected by its user-data, replaced on arrival
   known_hosts     the host keys that are believed, strictly, under the machines' names
   munge.key       SLURM's shared secret
 """
@@ -19,12 +20,15 @@ import socket
 import threading
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+from clusterkit.cluster import takeover
 from clusterkit.errors import ClusterError, UsageError
 from clusterkit.transport import Address, Local
 
 _ID = re.compile(r"[0-9a-f]{16}")
+_CREATED = re.compile(r"\d{8}T\d{6}Z")
 _APT_UNITS = (
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
@@ -32,6 +36,12 @@ _APT_UNITS = (
     "apt-daily-upgrade.service",
     "unattended-upgrades.service",
 )
+#: The first minutes belong to `start`: apt's own timers would hold its lock.
+_BOOTCMD: tuple[list[str], ...] = (
+    ["cloud-init-per", "once", "clusterkit", "systemctl", "mask", "--now", *_APT_UNITS],
+)
+#: `reach` gives a machine its name; cloud-init leaves that alone, at every boot.
+_NAMED_LATER: Mapping[str, object] = {"preserve_hostname": True}
 #: Keys and known_hosts are made and rewritten by one thread at a time; the cluster's lock keeps
 #: other processes out.
 _WRITING = threading.Lock()
@@ -41,13 +51,15 @@ _WRITING = threading.Lock()
 class Identity:
     """A cluster's name, its id (16 hex digits, random), its owner, and the folder of its keys.
 
-    `own_key` is a private key that the user named in the settings; else one is made.
+    `own_key` is a private key that the user named in the settings; else one is made. `created` is
+    when the cluster got its id, in UTC, as labels may have it: "20261121T134118Z".
     """
 
     cluster: str
     id: str
     folder: Path
     own_key: Path | None = None
+    created: str = ""
 
     def labels(self, role: str) -> dict[str, str]:
         """What every resource of the cluster carries from the call that creates it."""
@@ -56,6 +68,7 @@ class Identity:
             "clusterkit-id": self.id,
             "clusterkit-role": role,
             "clusterkit-owner": owner(),
+            **({"clusterkit-created": self.created} if self.created else {}),
         }
 
     @property
@@ -90,18 +103,28 @@ class Identity:
         """SLURM's secret on this side, 0600; made when it is missing."""
         file = self.folder / "munge.key"
         if not file.exists():
-            _write(file, secrets.token_bytes(128))
+            write_private(file, secrets.token_bytes(128))
         return file
 
     def host_key(self, machine: str) -> tuple[str, str]:
         """The first host key of a machine: its private and its public text; made once."""
-        file = self.folder / "hosts" / machine
-        with _WRITING:
-            if not file.exists():
-                _make_key(file, machine)
-        public = " ".join(file.with_name(f"{machine}.pub").read_text().split()[:2])
+        private, public = self._first_key(machine)
         self.believe(machine, {public})
-        return file.read_text(), public
+        return private, public
+
+    def believe_first(self, key_id: str, machines: Collection[str]) -> None:
+        """Believe the first host key of a launch for machines that it will make, and no other key.
+
+        Before the launch is sent. Raises ClusterError for a launch that was not made here.
+        """
+        if not (self.folder / "hosts" / _launch(key_id)).exists():
+            raise ClusterError(
+                f"the first host key of the launch {key_id} of {self.cluster!r} is not on this "
+                "computer: the launch was made on another one"
+            )
+        _, public = self._first_key(_launch(key_id))
+        for machine in machines:
+            self.believe(machine, {public}, instead=True)
 
     def believed(self, machine: str) -> set[str]:
         """The host keys of a machine that are believed, as "ssh-ed25519 AAAA..."."""
@@ -130,6 +153,10 @@ class Identity:
         for file in (machine, f"{machine}.pub"):
             (self.folder / "hosts" / file).unlink(missing_ok=True)
 
+    def forget_launch(self, key_id: str) -> None:
+        """The first host key of a launch: its user-data are made, its machines are believed."""
+        self.forget_first_key(_launch(key_id))
+
     def address(self, machine: str, host: str, user: str, port: int = 22) -> Address:
         """How ssh reaches a machine of this cluster: its key alone, its host key strictly."""
         return Address(
@@ -148,12 +175,43 @@ class Identity:
         every process on a cloud machine can read it, so the host key is replaced on arrival.
         Format: cloudinit.readthedocs.io, "cc_ssh", "cc_users_groups". JSON is YAML.
         """
-        private, public = self.host_key(machine)
-        config = {
-            "hostname": machine,
-            "preserve_hostname": False,
+        name = {"hostname": machine, "preserve_hostname": False}
+        return _cloud_config(name | self._access(*self.host_key(machine)))
+
+    def launch_user_data(self, key_id: str) -> str:
+        """As `user_data`, for all machines of one launch: they are told apart when they answer.
+
+        Their first host key is one and the same; it is kept under `key_id`.
+        """
+        first = self._first_key(_launch(key_id))
+        return _cloud_config({**_NAMED_LATER, **self._access(*first)})
+
+    def adoption_user_data(self, machine: str, nonce: str) -> str:
+        """For a machine that runs already and lets nobody in from here: new keys in place of all.
+
+        Its cloud gives it that at its next boot, when most of cloud-init's modules do not run any
+        more; bootcmd does, at each boot. Once for each `nonce` it takes the first host key of
+        `machine` in place of all host keys, and this cluster's key in place of those of the image's
+        default user; keys that it found there let in nowhere any more.
+        """
+        private, public = self._first_key(machine)
+        config = {**_NAMED_LATER, **self._access(private, public)}
+        words = [nonce, self.cluster, self.public_key, private.strip(), public]
+        config["bootcmd"] = [*_BOOTCMD, ["sh", "-c", takeover.SCRIPT, "clusterkit-adopt", *words]]
+        return _cloud_config(config)
+
+    def believe_adopted(self, machine: str) -> None:
+        """Believe the first host key of `adoption_user_data`, and no other one of the machine."""
+        _, public = self._first_key(machine)
+        self.believe(machine, {public}, instead=True)
+
+    def _access(self, private: str, public: str) -> dict[str, object]:
+        """Who may log in, and by which host key a machine is known at first."""
+        return {
             "users": ["default"],
             "ssh_authorized_keys": [self.public_key],
+            # Not the key that the cloud's own metadata name: after `adopt` that one is another's.
+            "allow_public_ssh_keys": False,
             "disable_root": True,
             "ssh_pwauth": False,
             "ssh_deletekeys": True,
@@ -161,16 +219,21 @@ class Identity:
             "ssh_keys": {"ed25519_private": private, "ed25519_public": public},
             "package_update": False,
             "package_upgrade": False,
-            # The first minutes belong to `start`: apt's own timers would hold its lock.
-            "bootcmd": [
-                ["cloud-init-per", "once", "clusterkit", "systemctl", "mask", "--now", *_APT_UNITS],
-            ],
+            "bootcmd": list(_BOOTCMD),
         }
-        return "#cloud-config\n" + json.dumps(config, indent=1) + "\n"
+
+    def _first_key(self, name: str) -> tuple[str, str]:
+        """A host key made here, of that name in `hosts/`: its private and its public text."""
+        file = self.folder / "hosts" / name
+        with _WRITING:
+            if not file.exists():
+                _make_key(file, name)
+        public = " ".join(file.with_name(f"{name}.pub").read_text().split()[:2])
+        return file.read_text(), public
 
     def _rewrite(self, lines: Iterable[tuple[str, str]]) -> None:
         text = "".join(f"{name} {key}\n" for name, key in list(lines))
-        _write(self.known_hosts, text.encode())
+        write_private(self.known_hosts, text.encode())
 
     def _lines(self) -> Iterable[tuple[str, str]]:
         try:
@@ -187,26 +250,61 @@ def identity(folder: Path, cluster: str, own_key: Path | None = None, *, make: b
     """The identity of the cluster in `folder`. Without `make`, a new id is not kept anywhere."""
     known = read_id(folder)
     if known:
-        return Identity(cluster, known, folder, own_key)
-    fresh = secrets.token_hex(8)
+        return Identity(cluster, known, folder, own_key, _created(folder / "identity.json"))
+    fresh = Identity(cluster, secrets.token_hex(8), folder, own_key, _stamp(datetime.now(UTC)))
     if make:
-        _write(folder / "identity.json", json.dumps({"id": fresh}).encode())
-    return Identity(cluster, fresh, folder, own_key)
+        keep(fresh)
+    return fresh
+
+
+def keep(identity: Identity) -> None:
+    """Keep the id of a cluster that is made now; one that is kept already stays as it is."""
+    if not read_id(identity.folder):
+        write_identity(identity.folder, identity.id, identity.created)
+
+
+def write_identity(folder: Path, id_: str, created: str = "") -> None:
+    """Make `folder` that of the cluster with this id, as one that was made on another computer."""
+    if not _ID.fullmatch(id_):
+        raise ClusterError(f"{id_!r} is no cluster's id")
+    said = {"id": id_, "created": created} if created else {"id": id_}
+    write_private(folder / "identity.json", json.dumps(said).encode())
 
 
 def read_id(folder: Path) -> str:
     """The id of the cluster in `folder`, or ""."""
     file = folder / "identity.json"
-    try:
-        data = json.loads(file.read_text())
-    except FileNotFoundError:
+    found = _said(file).get("id", "")
+    if found == "" and not file.exists():
         return ""
-    except (OSError, ValueError) as error:
-        raise ClusterError(f"{file} cannot be read: {error}") from error
-    found = data.get("id") if isinstance(data, Mapping) else None
     if not isinstance(found, str) or not _ID.fullmatch(found):
         raise ClusterError(f"{file} holds no cluster id; it was written by another program")
     return found
+
+
+def _created(file: Path) -> str:
+    """Since when the cluster has its id; of one by an older clusterkit, when the file was made."""
+    found = _said(file).get("created")
+    if isinstance(found, str) and _CREATED.fullmatch(found):
+        return found
+    try:
+        return _stamp(datetime.fromtimestamp(file.stat().st_mtime, UTC))
+    except OSError:
+        return ""
+
+
+def _said(file: Path) -> Mapping[str, object]:
+    try:
+        data = json.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ClusterError(f"{file} cannot be read: {error}") from error
+    return data if isinstance(data, Mapping) else {}
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.strftime("%Y%m%dT%H%M%SZ")
 
 
 def forget(folder: Path) -> None:
@@ -242,6 +340,15 @@ def check_key(file: Path) -> None:
         )
 
 
+def _launch(key_id: str) -> str:
+    """The name of a launch's first host key in `hosts/`."""
+    return f"launch-{key_id}"
+
+
+def _cloud_config(config: Mapping[str, object]) -> str:
+    return "#cloud-config\n" + json.dumps(config, indent=1) + "\n"
+
+
 def _make_key(file: Path, comment: str) -> None:
     """A new ed25519 pair; the private half appears last, so that it never stands alone."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -258,8 +365,8 @@ def _make_key(file: Path, comment: str) -> None:
         public.unlink(missing_ok=True)
 
 
-def _write(file: Path, content: bytes) -> None:
-    """Atomically, readable by the user alone."""
+def write_private(file: Path, content: bytes) -> None:
+    """Write a file atomically, readable by the user alone. Raises ClusterError."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     staging = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:

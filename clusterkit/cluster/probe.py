@@ -19,7 +19,7 @@ first() {{ head -n 1 "$1" 2>/dev/null || :; }}
 say os "$ID $VERSION_ID"
 say processor "$(uname -m)"
 say user "$(id -un)"
-say root "$(if [ "$(id -u)" = 0 ]; then echo yes; else sudo -n echo yes 2>&1; fi)"
+say root "$(if [ "$(id -u)" = 0 ]; then echo yes; else sudo -n echo yes 2>&1 | tail -n 1; fi)"
 say hostname "$(first /proc/sys/kernel/hostname)"
 say cpus "$(nproc)"
 say memory "$(grep ^MemTotal: /proc/meminfo)"
@@ -28,6 +28,7 @@ say python "$(command -v python3 || :)"
 say claim "$(first /var/lib/clusterkit/cluster)"
 say done "$(first /var/lib/clusterkit/done)"
 say rotated "$(first /var/lib/clusterkit/rotated)"
+say exports "$(first /etc/exports.d/clusterkit.exports)"
 say cgroup "$(first /sys/fs/cgroup/cgroup.controllers)"
 say slurm "$(dpkg-query -W -f '${{Version}}' slurm-client 2>/dev/null || :)"
 for key in /etc/ssh/ssh_host_*_key.pub; do say key "$(first "$key")"; done
@@ -63,6 +64,7 @@ class Seen:
     claim: str = ""
     done: str = ""
     rotated: bool = False
+    exports: bool = False  # clusterkit has made it share its /home by NFS
     cgroups: bool = False  # version 2, by which SLURM can fence jobs
     slurm: str = ""  # version of the package
     host_keys: tuple[str, ...] = ()
@@ -103,6 +105,7 @@ def read(text: str) -> Seen:
         claim=one("claim"),
         done=one("done"),
         rotated=bool(one("rotated")),
+        exports=bool(one("exports")),
         cgroups={"cpuset", "memory"} <= set(one("cgroup").split()),
         slurm=one("slurm"),
         host_keys=tuple(" ".join(key.split()[:2]) for key in lines.get("key", ()) if key),

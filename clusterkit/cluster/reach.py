@@ -7,21 +7,23 @@ replaced by keys made on the machine, over the connection that the first ones se
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
-from clusterkit.cluster import probe
+from clusterkit.cluster import probe, takeover
 from clusterkit.cluster.access import Identity
+from clusterkit.cluster.cloud.known import CLOUDS
 from clusterkit.cluster.probe import Seen
 from clusterkit.cluster.providers import Machine, Provider
 from clusterkit.errors import ClusterError, TransportError, Unreachable
 from clusterkit.transport import Address, Ssh
 
 #: Accounts that images come with, the likeliest first.
-USUAL_LOGINS = ("ubuntu", "debian", "admin", "ec2-user", "root", "rocky", "fedora", "cloud-user")
+USUAL_LOGINS = takeover.LOGINS
 
 #: Seconds between two looks at whether the machines that are waited for still live.
 _LOOK = 3.0
@@ -50,15 +52,27 @@ class Reached:
 Tell = Callable[[str, str], None]
 
 
+#: The machines as their place shows them now.
+Look = Callable[[], Iterable[Machine]]
+
+
 def reach(
-    provider: Provider, identity: Identity, machines: Sequence[Machine], seconds: float, tell: Tell
+    provider: Provider,
+    identity: Identity,
+    machines: Sequence[Machine],
+    seconds: float,
+    tell: Tell,
+    look: Look | None = None,
 ) -> tuple[Reached, ...]:
     """Every machine, once each answers and was looked at; in the order given.
+
+    `look` shows which of them still live; unless told, `provider.machines`.
 
     Raises ClusterError that names all machines that did not answer within `seconds`, and why.
     """
     over = threading.Event()
     reasons: dict[str, str] = {}
+    silent = False
     dead: dict[str, str] = {}
 
     def one(machine: Machine) -> Reached:
@@ -67,17 +81,18 @@ def reach(
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
         tasks = {pool.submit(one, machine): machine for machine in machines}
         try:
-            _await(provider, tasks, dead)
+            _await(look or provider.machines, tasks, dead)
         finally:
             over.set()  # after a failure or Ctrl-C nobody goes on waiting
     for task, machine in tasks.items():
         error = task.exception()
         if isinstance(error, TransportError):
             reasons[machine.name] = str(error)
+            silent = silent or (isinstance(error, Unreachable) and error.why == "silent")
         elif error is not None:
             raise error
     if reasons:
-        symptoms = provider.symptoms()
+        symptoms = provider.symptoms() or (provider.doorway() if silent else "")
         words = "\n".join(f"  {name}: {reason}" for name, reason in reasons.items())
         raise ClusterError(
             f"{len(reasons)} of {len(machines)} machines of {provider.cluster!r} cannot be used:\n"
@@ -87,9 +102,7 @@ def reach(
     return tuple(task.result() for task in tasks)
 
 
-def _await(
-    provider: Provider, tasks: Mapping[Future[Reached], Machine], dead: dict[str, str]
-) -> None:
+def _await(look: Look, tasks: Mapping[Future[Reached], Machine], dead: dict[str, str]) -> None:
     """Until all have ended; looks now and then whether a machine has died meanwhile."""
     waiting = set(tasks)
     pause = _LOOK
@@ -101,7 +114,7 @@ def _await(
             return
         if waiting:
             pause = min(2 * pause, 15.0)
-            now = {machine.name: machine for machine in provider.machines()}
+            now = {machine.name: machine for machine in look()}
             for task in waiting:
                 name = tasks[task].name
                 state = now[name].state if name in now else "absent"
@@ -118,6 +131,8 @@ def _one(
     dead: Mapping[str, str],
     tell: Tell,
 ) -> Reached:
+    if provider.disposable and not identity.believed(machine.name):
+        raise TransportError(_stranger(provider))
     address, text, notes = _first_answer(provider, identity, machine, deadline, over, dead, tell)
     try:
         seen = probe.read(text)
@@ -129,9 +144,14 @@ def _one(
             f"(sudo -n: {seen.root}). Allow it, or name another account with `login:`."
         )
     address = replace(address, user=address.user or seen.user)
-    if provider.disposable and not seen.rotated:
+    if provider.disposable and not (seen.rotated and seen.hostname == machine.name):
         tell(machine.name, "new host key")
-        seen = replace(seen, host_keys=(_rotate(identity, machine.name, address),), rotated=True)
+        keys = seen.host_keys
+        if not seen.rotated:
+            keys = (_rotate(identity, machine.name, address),)
+        else:
+            Ssh(address, become=True).run(["sh", "-s"], input=_name(machine.name).encode())
+        seen = replace(seen, host_keys=keys, rotated=True, hostname=machine.name)
     if provider.disposable:
         identity.forget_first_key(machine.name)
     tell(machine.name, "answers")
@@ -148,7 +168,8 @@ def _first_answer(
     tell: Tell,
 ) -> tuple[Address, str, tuple[str, ...]]:
     """The address with the account that worked, and what the probe printed there."""
-    logins = [machine.login] if machine.login or machine.reach is not None else []
+    theirs = machine.reach is not None and not provider.disposable  # their ssh may know a login
+    logins = [machine.login] if machine.login or theirs else []
     logins += [login for login in USUAL_LOGINS if login != machine.login]
     told, first_denied = False, 0.0
     while True:
@@ -164,7 +185,8 @@ def _first_answer(
                     refused.append(login or "your own account")
                     denied = error
                     continue
-                return address, done.text, _which(machine, refused, login)
+                expected = bool(machine.login) or theirs
+                return address, done.text, _which(machine, refused, login) if expected else ()
             raise Unreachable(  # noqa: TRY301 - new machines are patient with this one too
                 f"no account lets the key {_key(identity, machine)} in: {', '.join(refused)} were "
                 f"tried. Name the right one with `login:` in the settings. ssh said: {denied}",
@@ -174,6 +196,13 @@ def _first_answer(
             if machine.name in dead:
                 raise Unreachable(
                     f"it ended while it was waited for: {dead[machine.name]}"
+                ) from error
+            if error.why == "key" and provider.name in CLOUDS:
+                raise Unreachable(
+                    f"{address} shows another host key than {machine.name} has: it is another "
+                    f"machine, or somebody in between. If {provider.cluster!r} was adopted on "
+                    "another computer meanwhile, that one has its keys now: work from there.",
+                    error.why,
                 ) from error
             # A machine that boots refuses everybody for a moment: its user is not made yet.
             if error.why == "denied":
@@ -189,7 +218,7 @@ def _first_answer(
 
 
 def _which(machine: Machine, refused: Sequence[str], login: str) -> tuple[str, ...]:
-    if refused and (machine.login or machine.reach is not None):
+    if refused:
         return (f"{machine.name}: {refused[0]} was refused, {login!r} worked",)
     return ()
 
@@ -214,9 +243,28 @@ new=/etc/ssh/clusterkit_new_key
   mv $new.part.pub $new.pub; mv $new.part $new; }
 cat $new.pub
 """
+#: The machine calls itself $name, also after a reboot, and can say what address that is. Made on
+#: another file than clusterkit's own images have, which say there how cloud-init works in them.
+_NAME = """\
+if [ "$(cat /proc/sys/kernel/hostname)" != "$name" ] || [ "$(cat /etc/hostname)" != "$name" ]; then
+  printf '%s\\n' "$name" > /etc/hostname.clusterkit
+  mv -f /etc/hostname.clusterkit /etc/hostname
+  hostname "$name" 2>/dev/null || printf '%s\\n' "$name" > /proc/sys/kernel/hostname
+fi
+if [ -d /etc/cloud ]; then
+  mkdir -p /etc/cloud/cloud.cfg.d
+  echo 'preserve_hostname: true' > /etc/cloud/cloud.cfg.d/99-clusterkit-name.cfg
+fi
+if ! grep -qsE "[[:space:]]$name([[:space:]]|\\$)" /etc/hosts; then
+  { cat /etc/hosts 2>/dev/null || echo '127.0.0.1 localhost'; } |
+    sed '/# its own name, by clusterkit$/d' > /etc/hosts.clusterkit
+  printf '127.0.1.1\\t%s\\t# its own name, by clusterkit\\n' "$name" >> /etc/hosts.clusterkit
+  chmod 0644 /etc/hosts.clusterkit
+  mv -f /etc/hosts.clusterkit /etc/hosts
+fi
+"""
 #: The new key takes the place of all others; user-data that told the first one is removed.
 _TAKE_KEY = """\
-set -eu
 new=/etc/ssh/clusterkit_new_key
 if [ -e $new ]; then
   for old in /etc/ssh/ssh_host_*_key /etc/ssh/ssh_host_*_key.pub; do
@@ -240,7 +288,7 @@ echo yes > /var/lib/clusterkit/rotated
 
 
 def _rotate(identity: Identity, machine: str, address: Address) -> str:
-    """Replace the machine's host keys by one made on it; the new public key.
+    """Replace the machine's host keys by one made on it, and name it; the new public key.
 
     Killed at any point it can be repeated: until the end both keys are believed.
     """
@@ -248,9 +296,32 @@ def _rotate(identity: Identity, machine: str, address: Address) -> str:
     made = transport.run(["sh", "-s"], input=_NEW_KEY.encode()).text
     public = " ".join(made.split()[:2])
     identity.believe(machine, {public})
-    transport.run(["sh", "-s"], input=_TAKE_KEY.encode())
+    # Keys that a takeover found let in nowhere, also not in homes that were not mounted then.
+    former = ["sh", "-c", takeover.FORMER_SCRIPT, "sh", identity.public_key]
+    script = f"{_name(machine)}{shlex.join(former)} < /dev/null\n{_TAKE_KEY}"
+    transport.run(["sh", "-s"], input=script.encode())
     identity.believe(machine, {public}, instead=True)
     return public
+
+
+def _name(machine: str) -> str:
+    """The script that gives a machine its name."""
+    return f"set -eu\nname={shlex.quote(machine)}\n{_NAME}"
+
+
+def _stranger(provider: Provider) -> str:
+    """Why a machine that was made elsewhere is not logged in to, and what to do."""
+    words = (
+        "its host key is not known on this computer, so nobody here can tell whether it is the "
+        "machine itself that answers: it was made from another computer, or this one's "
+        f"{provider.identity.known_hosts} was lost."
+    )
+    if provider.name not in CLOUDS:
+        return f"{words} `clusterkit stop {provider.cluster}` ends it."
+    return (
+        f"{words} `clusterkit adopt {provider.cluster}` brings new keys into it through the cloud. "
+        f"Or end it there: `clusterkit start {provider.cluster} --replace` makes a new one."
+    )
 
 
 def _indented(text: str) -> str:

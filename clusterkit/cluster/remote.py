@@ -134,8 +134,16 @@ def _wished_too_much(one: Reached, provider: Provider) -> list[str]:
     ]
 
 
-def site(provider: Provider, identity: Identity, spec: Built, reached: Sequence[Reached]) -> Site:
-    """What the playbooks are told. Pure but for the keys it reads."""
+def site(
+    provider: Provider,
+    identity: Identity,
+    spec: Built,
+    reached: Sequence[Reached],
+    homes: str = "",
+) -> Site:
+    """What the playbooks are told; `homes` is what the function of that name found. Pure but for
+    the keys it reads.
+    """
     machines = tuple(_known(one, spec) for one in reached)
     settings = inventory.Settings(
         cluster_id=identity.id,
@@ -148,7 +156,7 @@ def site(provider: Provider, identity: Identity, spec: Built, reached: Sequence[
             for key in one.seen.host_keys
         ),
         accounting=spec.accounting,
-        shared=shared(provider, spec, len(reached)),
+        shared=homes or shared(provider, spec, len(reached)),
         owned=provider.disposable,
         own_uv=any(
             "head" in one.machine.roles and one.seen.processor != platform.machine()
@@ -160,20 +168,49 @@ def site(provider: Provider, identity: Identity, spec: Built, reached: Sequence[
     built = inventory.build(
         identity.cluster, machines, provider.variables(), dict(spec.slurm), settings
     )
-    digest = hashlib.sha256(_playbooks() + json.dumps(built, sort_keys=True).encode()).hexdigest()
     every = built["all"]
     assert isinstance(every, dict)
+    # How a machine is reached is no part of its set-up: a cloud gives new addresses after a pause.
+    told = {
+        **every,
+        "hosts": {
+            name: {key: value for key, value in host.items() if not key.startswith("ansible_")}
+            for name, host in every["hosts"].items()
+        },
+    }
+    digest = hashlib.sha256(playbooks() + json.dumps(told, sort_keys=True).encode()).hexdigest()
     every["vars"]["done_digest"] = digest
     return Site(machines, tuple(reached), built, digest)
 
 
 def shared(provider: Provider, spec: Built, machines: int) -> str:
-    """How /home becomes one on all machines."""
+    """How /home becomes one on all machines, as far as nobody has to be asked."""
     if spec.shared != "auto":
         return spec.shared
     if provider.shares_by_bind:
         return "bind"
     return "there" if machines == 1 else "nfs"
+
+
+def homes(provider: Provider, spec: Built, reached: Sequence[Reached]) -> str:
+    """The same; where it would be NFS, the machines are asked whether /home is one already."""
+    planned = shared(provider, spec, len(reached))
+    head = next(one for one in reached if "head" in one.machine.roles)
+    if planned != "nfs" or spec.shared != "auto" or head.seen.exports:
+        return planned
+    # A file that the head makes: do all others see it?
+    file = head.transport.run(["mktemp", "/home/.clusterkit-XXXXXXXX"], check=False).text.strip()
+    if not file:  # there is no /home, or it cannot be written
+        return planned
+
+    def sees(one: Reached) -> bool:
+        return one.transport.run(["test", "-e", file], check=False).returncode == 0
+
+    try:
+        with ThreadPoolExecutor(max_workers=16) as pool:
+            return "there" if all(pool.map(sees, reached)) else planned
+    finally:
+        head.transport.run(["rm", "-f", "--", file], check=False)
 
 
 def place_munge_key(site: Site, identity: Identity) -> None:
@@ -220,24 +257,29 @@ def _known(one: Reached, spec: Built) -> Machine:
     """The machine with what it showed, where the settings do not say otherwise."""
     group = spec.workers.get(one.machine.group)
     wish = group if group is not None else spec.head
-    root = one.address.user == "root"
     return replace(
         one.machine,
         hostname=one.seen.hostname if one.seen.hostname != one.machine.name else "",
         cpus=wish.cpus or one.seen.cpus,
         memory=wish.memory or one.seen.memory,
         gpus=one.seen.gpus,
-        ansible={
-            "ansible_host": one.address.host,
-            "ansible_ssh_args": shlex.join(one.transport.quiet_options),
-            **({"ansible_port": one.address.port} if one.address.port else {}),
-            **({"ansible_user": one.address.user} if one.address.user else {}),
-            **({} if root else {"ansible_become": True}),
-        },
+        ansible=connection(one),
     )
 
 
-def _playbooks() -> bytes:
+def connection(one: Reached) -> dict[str, object]:
+    """How Ansible reaches a machine, as variables of its inventory."""
+    root = one.address.user == "root"
+    return {
+        "ansible_host": one.address.host,
+        "ansible_ssh_args": shlex.join(one.transport.quiet_options),
+        **({"ansible_port": one.address.port} if one.address.port else {}),
+        **({"ansible_user": one.address.user} if one.address.user else {}),
+        **({} if root else {"ansible_become": True}),
+    }
+
+
+def playbooks() -> bytes:
     """A digest of every file that the set-up is made of."""
     root: Path = paths.playbooks()
     digest = hashlib.sha256()

@@ -272,6 +272,22 @@ def test_a_site_is_done_when_every_machine_says_so(
     assert not remote.site(provider, identity, other, well).done
 
 
+def test_another_way_to_a_machine_is_no_other_set_up(
+    provider: Provider, identity: Identity, spec: NspawnSpec
+) -> None:
+    """A cloud gives new public addresses after a pause."""
+    head, worker = reached(HEAD), reached(WORKER)
+    first = remote.site(provider, identity, spec, [head, worker])
+    moved = replace(head, address=replace(head.address, host="198.51.100.7", port=2222))
+    second = remote.site(provider, identity, spec, [moved, worker])
+    assert second.digest == first.digest
+    every = second.inventory["all"]
+    assert isinstance(every, dict)
+    assert every["hosts"]["lab-head"]["ansible_host"] == "198.51.100.7"
+    elsewhere = replace(worker, machine=replace(WORKER, address="10.0.0.9"))
+    assert remote.site(provider, identity, spec, [head, elsewhere]).digest != first.digest
+
+
 def test_partitions_are_the_groups() -> None:
     workers = [
         Machine("a-1", "1", ("worker",), 4, 4000, group="a"),
@@ -349,6 +365,19 @@ def test_the_groups_that_are_meant(tmp_path: Path) -> None:
         resize.counts(home, "lab", {"cpu": 0})
     with pytest.raises(UsageError, match="no machines that could become more"):
         resize.counts(home, "local", {})
+
+
+def test_a_group_is_not_made_smaller_than_what_is_enough(tmp_path: Path) -> None:
+    file = tmp_path / "clusterkit.yaml"
+    file.write_text(
+        "clusters:\n  aws:\n    provider: ec2\n    head: {types: t3.small, worker: true}\n"
+        "    workers: {gpu: {count: 4, min: 2, types: g5.xlarge}}\n"
+    )
+    home = Home(tmp_path / "home", file)
+    assert resize.counts(home, "aws", {"gpu": 2}) == {"gpu": 2}
+    assert resize.counts(home, "aws", {"gpu": 0}) == {"gpu": 0}
+    with pytest.raises(UsageError, match="gpu=1: in the settings, `min` of gpu is 2; lower that"):
+        resize.counts(home, "aws", {"gpu": 1})
 
 
 # -- expected times -------------------------------------------------------------------------------
