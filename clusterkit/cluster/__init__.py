@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clusterkit.errors import ClusterNotStarted, UsageError
+from clusterkit.errors import ClusterkitError, ClusterNotStarted, Unreachable, UsageError
 from clusterkit.paths import Home
-from clusterkit.transport import Connection, Limits, Local, Ssh, Transport
+from clusterkit.transport import Connection, Limits, Local, Mend, Ssh, Transport
 
 if TYPE_CHECKING:
     from clusterkit.cluster.facts import Facts
@@ -36,11 +37,18 @@ def require_known(name: str, home: Home) -> None:
     config.require(home, name)
 
 
-def connect(name: str, home: Home, *, running: bool = True) -> Connection:
+def connect(
+    name: str,
+    home: Home,
+    *,
+    running: bool = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> Connection:
     """The cluster `name`, ready for commands. Runs none itself, so it is quick.
 
     One of `attach` is looked at first when that was not done yet, or its settings have changed.
-    Without `running`, its daemons may be dead: its files can be read all the same.
+    Without `running`, its daemons may be dead: its files can be read all the same. `say` is told
+    when the way to it had to be mended.
 
     Raises UnknownCluster, or ClusterNotStarted when it was not started or its daemons have died.
     """
@@ -55,16 +63,16 @@ def connect(name: str, home: Home, *, running: bool = True) -> Connection:
             facts = _attached(name, home)
     if running:
         _require_daemons(facts)
-    return connection(facts)
+    return connection(facts, _mend(home, facts, facts.head, say))
 
 
-def connection(facts: Facts) -> Connection:
-    """A started cluster, from what is known of it."""
+def connection(facts: Facts, mend: Mend | None = None) -> Connection:
+    """A started cluster, from what is known of it. `mend` may open a way that is shut."""
     transport: Transport = Local()
     if facts.hosts:
         from clusterkit.cluster.facts import as_user
 
-        transport = Ssh(as_user(facts))
+        transport = Ssh(as_user(facts), mend=mend)
     return Connection(
         cluster=facts.cluster,
         transport=transport,
@@ -83,8 +91,26 @@ def connection(facts: Facts) -> Connection:
     )
 
 
-def node_transport(name: str, home: Home, node: str) -> Transport:
-    """A machine of a started cluster, as the account that sets it up.
+def _mend(home: Home, facts: Facts, machine: str, say: Callable[[str], None]) -> Mend | None:
+    """For machines that were made for the cluster: what to do when one is silent.
+
+    The cloud's part is imported then, and not before.
+    """
+    if not facts.disposable:
+        return None
+
+    def mend(error: Unreachable) -> bool:
+        from clusterkit.cluster.cloud import mending
+
+        return mending.mend(home, facts, machine, error, say)
+
+    return mend
+
+
+def node_transport(
+    name: str, home: Home, node: str, *, say: Callable[[str], None] = lambda _: None
+) -> Transport:
+    """A machine of a started cluster, as the account that sets it up. `say` as in `connect`.
 
     Raises UsageError for a node that the cluster does not have, ClusterNotStarted.
     """
@@ -93,11 +119,39 @@ def node_transport(name: str, home: Home, node: str) -> Transport:
     require_known(name, home)
     facts = facts_file.read(home.cluster(name))
     if facts is None:
-        raise ClusterNotStarted(f"the cluster {name!r} is not started: `clusterkit start {name}`")
+        raise ClusterNotStarted(not_started(name, home))
     if node not in facts.hosts:
         there = ", ".join(facts.hosts) or "none that is reached by ssh"
         raise UsageError(f"the cluster {name!r} has no node {node!r}; it has {there}")
-    return Ssh(facts.hosts[node])
+    return Ssh(facts.hosts[node], mend=_mend(home, facts, node, say))
+
+
+def not_started(name: str, home: Home) -> str:
+    """What to say of a cluster that does not run: it was not started, or it is paused."""
+    from clusterkit.cluster import paused
+
+    since = paused.read(home.cluster(name))
+    if since is not None:
+        return f"the cluster {name!r} is paused. Resume it with `clusterkit start {name}`."
+    words = f"the cluster {name!r} is not started. Start it with `clusterkit start {name}`."
+    return f"{words} {adoption(name)}" if _may_be_elsewhere(name, home) else words
+
+
+def adoption(name: str) -> str:
+    """What to do about a cluster of a cloud that this computer does not know."""
+    return f"If it was started on another computer, `clusterkit adopt {name}` takes it over."
+
+
+def _may_be_elsewhere(name: str, home: Home) -> bool:
+    """Whether its settings are a cloud's and it has no id here. Asks no cloud."""
+    from clusterkit.cluster import access, config
+    from clusterkit.cluster.spec import CloudSpec
+
+    try:
+        known_here = access.read_id(home.cluster(name)) != ""
+        return not known_here and isinstance(config.cluster_spec(home, name), CloudSpec)
+    except ClusterkitError:  # told by whoever needs the file
+        return False
 
 
 def _attached(name: str, home: Home) -> Facts:
@@ -107,9 +161,7 @@ def _attached(name: str, home: Home) -> Facts:
 
     spec = config.cluster_spec(home, name)
     if not isinstance(spec, AttachSpec):
-        raise ClusterNotStarted(
-            f"the cluster {name!r} is not started. Start it with `clusterkit start {name}`."
-        )
+        raise ClusterNotStarted(not_started(name, home))
     from clusterkit.cluster import attach
 
     return attach.remembered(home.prepared(), name)

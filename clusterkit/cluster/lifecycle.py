@@ -1,4 +1,4 @@
-"""plan, start, check, status, list: a cluster's life but for its end (`ending`) and its `resize`.
+"""plan, start, check: a cluster's life but for its end (`ending`) and its `resize`.
 
 A start is a row of phases, each of which can be repeated; one that failed or was killed goes on
 where it was when it is called again.
@@ -7,13 +7,12 @@ where it was when it is called again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from clusterkit import cluster as clusters
-from clusterkit.cluster import access, config, drain, providers, state, stored
+from clusterkit.cluster import access, config, drain, paused, providers, state, stored
 from clusterkit.cluster import facts as facts_file
 from clusterkit.cluster.access import Identity
 from clusterkit.cluster.facts import Facts
@@ -21,7 +20,6 @@ from clusterkit.cluster.lock import hold
 from clusterkit.cluster.providers import Machine, Plan, PrivateProvider, Provider
 from clusterkit.cluster.remote import Site
 from clusterkit.cluster.spec import AttachSpec, Built, Spec
-from clusterkit.cluster.state import Status
 from clusterkit.cluster.watch import Nobody, Phases, Watch
 from clusterkit.errors import (
     ClusterError,
@@ -29,7 +27,6 @@ from clusterkit.errors import (
     CommandFailed,
     SetupFailed,
     TransportError,
-    Unreachable,
 )
 from clusterkit.paths import Home
 
@@ -62,25 +59,43 @@ def made(
     """
     folder = home.cluster(name)
     source = (stored.read(folder) if as_started else None) or config.source(home, name)
-    spec = source.spec
+    provider = _provider(home, name, source)
+    if keep:
+        _keep(home, name, source, provider)
+    return source.spec, provider
+
+
+def _provider(home: Home, name: str, source: stored.Stored) -> Provider | None:
+    """Of a cluster that has no id yet with a new one, which is kept by `_keep`."""
+    spec, folder = source.spec, home.cluster(name)
     if isinstance(spec, AttachSpec):
-        if keep:
-            stored.write(folder, spec, source.file)
-        return spec, None
+        return None
     own_key = spec.key if isinstance(spec, Built) else None
-    remote = isinstance(spec, Built)
-    identity = access.identity(folder, name, own_key, make=keep and remote)
-    if keep and remote:
-        stored.write(folder, spec, source.file)
-    return spec, providers.provider(spec, identity, folder)
+    return providers.provider(spec, access.identity(folder, name, own_key, make=False), folder)
 
 
-def plan(home: Home, name: str) -> Plan:
-    """What `start` would do; changes nothing."""
+def _keep(home: Home, name: str, source: stored.Stored, provider: Provider | None) -> None:
+    """Remember the settings, and the id that the provider goes by."""
+    if provider is not None and provider.remote:
+        access.keep(provider.identity)
+    if provider is None or provider.remote:
+        stored.write(home.cluster(name), source.spec, source.file)
+
+
+def plan(
+    home: Home,
+    name: str,
+    *,
+    allow: Sequence[str] = (),
+    say: Callable[[str], None] = lambda _: None,
+) -> Plan:
+    """What `start` would do; changes nothing. `say` is told about long waits."""
     spec, provider = made(home, name, keep=False)
     if provider is None:
         assert isinstance(spec, AttachSpec)
         return Plan((), notes=(f"attached to {spec.host or 'the SLURM of this machine'}",))
+    provider.tell(say)
+    provider.allow(allow)
     return provider.plan()
 
 
@@ -92,14 +107,17 @@ def start(
     watch: Watch | None = None,
     again: bool = False,
     replace_dead: bool = False,
+    allow: Sequence[str] = (),
 ) -> Started:
     """Start the cluster, or heal it, or find that all is well; ends with jobs that ran on it.
 
     `again` runs the playbooks even where everything seems done; `replace_dead` ends machines that
-    do not come back and makes new ones. Raises SetupFailed, Busy, UnknownCluster, ClusterError.
+    do not come back and makes new ones; `allow` are networks that may come in by ssh too. Raises
+    SetupFailed, Busy, UnknownCluster, ClusterError.
     """
     began = time.monotonic()
-    spec = config.cluster_spec(home, name)
+    source = config.source(home, name)
+    spec = source.spec
     with hold(home, name), Phases(watch or Nobody(), home, name) as phase:
         if isinstance(spec, AttachSpec):
             from clusterkit.cluster import attach
@@ -108,16 +126,17 @@ def start(
             found = attach.remembered(home, name)
             return Started(found, 0, time.monotonic() - began, home.cluster(name), ())
         phase("plan")
-        _, provider = made(home, name, keep=False)
+        provider = _provider(home, name, source)
         assert provider is not None
+        provider.tell((watch or Nobody()).say)
+        provider.allow(allow)
         planned = provider.plan()
         agree(planned)
-        _, provider = made(home, name, keep=True)
+        _keep(home, name, source, provider)
         if isinstance(provider, PrivateProvider):
             done = _start_private(spec, provider, planned, phase)
         else:
             assert isinstance(spec, Built)
-            assert provider is not None
             done = _Remote(spec, provider, watch or Nobody(), phase).start(
                 again=again, replace_dead=replace_dead, agree=agree
             )
@@ -173,17 +192,22 @@ class _Remote:
 
     def start(self, *, again: bool, replace_dead: bool, agree: Agree) -> Started:
         from clusterkit.cluster import ansible, remote
+        from clusterkit.cluster.cloud.known import CLOUDS
 
         provider = self._provider
         ansible.end_leftovers(self._ansible_home)
         planned = provider.plan()
         before = {machine.name: machine for machine in provider.machines()}
+        # A cloud's machine that is switched off is only paused: it is switched on again.
+        there = {"running", "stopped"} if provider.name in CLOUDS else {"running"}
         lost = [
             machine
             for machine in planned.machines
-            if machine.name in before and before[machine.name].state != "running"
+            if machine.name in before and before[machine.name].state not in there
         ]
-        self._tell_slurm([machine.name for machine in lost if "head" not in machine.roles])
+        if any(machine.state != "dead" for machine in before.values()):  # else `create` makes it
+            self._open_door()
+        self._tell_of_lost(planned, before)
         if planned.surplus and not provider.disposable:  # the user took them out of the settings
             gone = [machine.name for machine in planned.surplus]
             self._phase("release")
@@ -195,7 +219,7 @@ class _Remote:
             if any("head" in machine.roles for machine in lost):
                 # On the head's disk alone are the queue, the accounting and, over NFS, the homes.
                 what = f"the head of {provider.cluster!r} is made anew, and what is on its disk is"
-                agree(replace(planned, missing=(), asks=(f"{what} lost, results too",)))
+                agree(Plan((), asks=(f"{what} lost, results too",)))
             self._phase("replace")
             provider.destroy(self._watch.say, only=names)
             for name in names:
@@ -203,9 +227,6 @@ class _Remote:
             planned = provider.plan()
         self._phase("create")
         provider.create(planned, self._watch.say)
-        door = provider.open_door()
-        if door:
-            self._note(door)
         machines = self._wanted(planned)
         self._phase("reach")
         site = self._look(machines)
@@ -230,6 +251,7 @@ class _Remote:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         known = replace(known, hosts=hosts, started=known.started or now)
         known.write(self._folder)
+        paused.forget(self._folder)
         for machine in planned.surplus:
             self._note(
                 f"{machine.name} is there, but the settings ask for fewer: "
@@ -237,6 +259,27 @@ class _Remote:
             )
         nodes = tuple(machine.name for machine in site.machines)
         return Started(known, changed, 0.0, log, tuple(self._notes), nodes)
+
+    def _open_door(self) -> None:
+        mended = self._provider.open_door()
+        if mended:
+            self._note(mended)
+
+    def _tell_of_lost(self, planned: Plan, before: Mapping[str, Machine]) -> None:
+        """Tell SLURM of workers that do not run any more, also of those that left no trace."""
+        running = {name for name, machine in before.items() if machine.state == "running"}
+        if not any("head" in machine.roles for name, machine in before.items() if name in running):
+            return  # there is nobody to tell
+        known = facts_file.read(self._folder)
+        hosts = known.hosts if known is not None else {}
+        lost: dict[str, list[str]] = {}
+        for machine in planned.machines:
+            name = machine.name
+            if "head" in machine.roles or name in running or name not in {*before, *hosts}:
+                continue
+            lost.setdefault(before[name].why if name in before else "", []).append(name)
+        for why, names in lost.items():
+            self._tell_slurm(names, why)
 
     def _note(self, line: str) -> None:
         self._notes.append(line)
@@ -246,9 +289,15 @@ class _Remote:
         """The planned machines as the world has them now, and those that still run besides."""
         there = {machine.name: machine for machine in self._provider.machines()}
         wanted = [machine.name for machine in planned.machines]
-        wanted += [one.name for one in planned.surplus if there[one.name].state == "running"]
+        surplus = [there[one.name] for one in planned.surplus if one.name in there]
+        wanted += [one.name for one in surplus if one.state == "running"]
         absent = [name for name in wanted if name not in there or there[name].state != "running"]
-        if absent:
+        lacking = self._provider.lacking(absent) if absent else ()
+        if absent and not lacking:
+            self._note(f"no {', '.join(absent)} for now: `start` tries again, fewer are enough")
+            wanted = [name for name in wanted if name not in absent]
+        if lacking:
+            absent = list(lacking)
             symptoms = self._provider.symptoms()
             raise ClusterError(
                 f"{', '.join(absent)} did not start, or ended again at once."
@@ -272,7 +321,8 @@ class _Remote:
         for one in reached:
             for note in one.notes:
                 self._note(note)
-        return remote.site(self._provider, self._identity, self._spec, reached)
+        homes = remote.homes(self._provider, self._spec, reached)
+        return remote.site(self._provider, self._identity, self._spec, reached, homes)
 
     def _set_up(self, site: Site) -> tuple[int, Path]:
         try:
@@ -302,7 +352,7 @@ class _Remote:
     def _promised_unseen(self, site: Site) -> bool:
         return any(one.gpus_promised > len(one.gpus) for one in site.machines)
 
-    def _tell_slurm(self, workers: list[str]) -> None:
+    def _tell_slurm(self, workers: list[str], why: str = "") -> None:
         """Machines that are gone: their jobs go back into the queue now, not in SLURM's minute."""
         known = facts_file.read(self._folder)
         if known is None or not workers:
@@ -311,12 +361,15 @@ class _Remote:
 
         names = ", ".join(workers)
         try:
-            drain.requeue(remote.head_transport(known), workers, drain.GONE)
+            reason = f"{drain.GONE}: {why}" if why else drain.GONE
+            drain.requeue(remote.head_transport(known), workers, reason)
         except TransportError as error:
             # The head is gone too, or does not know them: it will see for itself.
             self._watch.say(f"SLURM was not told that {names} went: {error}")
         else:
-            self._note(f"{names} went: the jobs there are back in the queue")
+            self._note(
+                f"{names} went{f' ({why})' if why else ''}: the jobs there are back in the queue"
+            )
 
     def _resume(self, site: Site) -> None:
         """Nodes that were taken out for a reason that is no more run jobs again."""
@@ -358,9 +411,9 @@ def check(home: Home, name: str, watch: Watch | None = None) -> Started:
     began = time.monotonic()
     known = facts_file.read(home.cluster(name))
     if known is None:
-        raise ClusterNotStarted(
-            f"the cluster {name!r} is not started. Start it with `clusterkit start {name}`."
-        )
+        from clusterkit import cluster
+
+        raise ClusterNotStarted(cluster.not_started(name, home))
     spec, provider = made(home, name, keep=False)
     if not isinstance(spec, Built) or provider is None:
         raise ClusterError(
@@ -368,87 +421,15 @@ def check(home: Home, name: str, watch: Watch | None = None) -> Started:
         )
     with hold(home, name), Phases(watch or Nobody(), home, name) as phase:
         work = _Remote(spec, provider, watch or Nobody(), phase)
+        door = provider.open_door()
+        if door and watch is not None:
+            watch.say(door)
         phase("reach")
         running = [one for one in provider.machines() if one.state == "running"]
         site = work._look(running)  # noqa: SLF001 - the same module
         _, log = work._play("verify.yml", site)  # noqa: SLF001
     nodes = tuple(machine.name for machine in site.machines)
     return Started(known, 0, time.monotonic() - began, log, (), nodes)
-
-
-def status(home: Home, name: str, *, ask: bool = True) -> Status:
-    """How the cluster is, asked of its machines or processes and of SLURM.
-
-    Without `ask` a cluster of `attach` that was not used yet is left alone.
-    """
-    clusters.require_known(name, home)
-    folder = home.cluster(name)
-    known = facts_file.read(folder)
-    if known is not None and not known.daemons:
-        return _remote_status(home, name, known)
-    spec, provider = made(home, name, keep=False)
-    if provider is None:  # of a cluster somebody else runs the first use is its start
-        if not ask:
-            return Status(name, spec.provider, "stopped", {}, problem="not used yet")
-        try:
-            clusters.connect(name, home)
-        except Unreachable as error:
-            return Status(name, spec.provider, "unreachable", {}, problem=str(error))
-        known = facts_file.read(folder)
-        assert known is not None
-        return _remote_status(home, name, known)
-    if not isinstance(provider, PrivateProvider):
-        there = provider.machines() if provider is not None and access.read_id(folder) else ()
-        problem = f"half made; finished by `clusterkit start {name}`" if there else ""
-        return Status(name, spec.provider, "broken" if there else "stopped", {}, problem=problem)
-    return _private_status(name, provider, known)
-
-
-def _remote_status(home: Home, name: str, known: Facts) -> Status:
-    theirs = known.provider == "attach"
-    try:
-        nodes, running, pending = state.ask(clusters.connect(name, home), mine=theirs)
-    except Unreachable as error:
-        return Status(name, known.provider, "unreachable", {}, problem=str(error), facts=known)
-    except (CommandFailed, ClusterError) as error:
-        return Status(name, known.provider, "broken", {}, problem=str(error), facts=known)
-    ill = [f"{n.name} is {n.state}" + (f" ({n.reason})" if n.reason else "") for n in nodes
-           if n.state.startswith(("down", "drain", "fail")) or n.state.endswith("*")]  # fmt: skip
-    problem = "; ".join(ill)
-    if theirs and ill:  # somebody sees to it, and there may be hundreds
-        problem = f"{len(ill)} of {len(nodes)} nodes are down or drained"
-    elif problem and known.hosts:
-        problem += f". `clusterkit start {name}` heals what died"
-    return Status(
-        name, known.provider, "running", {}, nodes, running, pending, problem=problem, facts=known
-    )
-
-
-def _private_status(name: str, provider: PrivateProvider, found: Facts | None) -> Status:
-    seen = {daemon for machine in provider.machines() for daemon in machine.running}
-    alive = {daemon: daemon in seen for daemon in ("munged", "slurmctld", "slurmd")}
-    heal = f"healed by `clusterkit start {name}`"
-    if not any(alive.values()):
-        if found is None:
-            return Status(name, provider.name, "stopped", alive)
-        problem = f"its daemons died; {heal}"
-        return Status(name, provider.name, "broken", alive, problem=problem, facts=found)
-    if found is None:
-        return Status(name, provider.name, "broken", alive, problem=heal)
-    dead = [daemon for daemon, runs in alive.items() if not runs]
-    if dead:
-        problem = f"{', '.join(dead)} died; {heal}"
-        return Status(name, provider.name, "broken", alive, problem=problem, facts=found)
-    try:
-        nodes, running, pending = state.ask(clusters.connection(found))
-    except CommandFailed as error:
-        return Status(name, provider.name, "broken", alive, problem=str(error), facts=found)
-    return Status(name, provider.name, "running", alive, nodes, running, pending, facts=found)
-
-
-def list_(home: Home) -> tuple[Status, ...]:
-    """All known clusters."""
-    return tuple(status(home, name, ask=False) for name in clusters.known(home))
 
 
 def run_folder(folder: Path) -> Path:

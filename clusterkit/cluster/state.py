@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from clusterkit import slurm
 from clusterkit.cluster.facts import Facts
 from clusterkit.transport import Connection
+
+if TYPE_CHECKING:
+    from clusterkit.cluster.cloud.found import Found
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +34,9 @@ class Node:
 class Status:
     """A cluster now.
 
-    `state`: running, broken (a daemon died or SLURM is silent), unreachable or stopped. `running`
-    and `pending` count job elements: of an array, each one.
+    `state`: running, broken (a daemon died or SLURM is silent), unreachable, paused (only its disks
+    are kept), stopped, or elsewhere: a cloud has it, and this computer knows nothing of it but what
+    its labels say (`found`). `running` and `pending` count job elements: of an array, each one.
     """
 
     name: str
@@ -43,6 +48,7 @@ class Status:
     pending: int = 0
     problem: str = ""
     facts: Facts | None = None
+    found: Found | None = None
 
     @property
     def busy(self) -> bool:

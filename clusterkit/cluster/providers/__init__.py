@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import abc
 import importlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from clusterkit.cluster.facts import Facts
 from clusterkit.cluster.hardware import Gpu
-from clusterkit.errors import ClusterError
+from clusterkit.errors import ClusterError, UsageError
 from clusterkit.transport import Address
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ class Plan:
     `machines` are those that the cluster will have; `missing` those of them to be made; `surplus`
     are there, but no longer wanted: `start` leaves them alone and says so, `resize` removes them.
     `price` is an hour's, in `currency`, of what will run; None when it is not known or there is
-    none to pay. `asks` are what the user has to agree to before anything is made.
+    none to pay. `asks` are what the user has to agree to before anything is made. `table` says what
+    will be made and what it costs, its first row is the head.
     """
 
     machines: tuple[Machine, ...]
@@ -76,6 +77,7 @@ class Plan:
     asks: tuple[str, ...] = ()
     price: float | None = None
     currency: str = ""
+    table: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,10 @@ class Provider(abc.ABC):
         self.cluster = identity.cluster
         self.folder = folder
 
+    def tell(self, say: Say) -> None:
+        """Who is told from now on what the user should know about waiting."""
+        del say
+
     @abc.abstractmethod
     def plan(self) -> Plan:
         """What a `start` would make now. Changes nothing.
@@ -126,12 +132,27 @@ class Provider(abc.ABC):
     def machines(self) -> tuple[Machine, ...]:
         """The cluster's machines as they are now: asks the world, never a file alone."""
 
+    def lacking(self, absent: Collection[str]) -> tuple[str, ...]:
+        """Those of these absent machines without which it is not the cluster that was asked for."""
+        return tuple(absent)
+
+    def allow(self, cidrs: Sequence[str]) -> None:
+        """Let these networks in by ssh too, from the next `open_door` on. Raises UsageError."""
+        if cidrs:
+            raise UsageError(
+                f"cluster {self.cluster!r} is {self.name}: it has no door that --allow could open"
+            )
+
     def variables(self) -> Mapping[str, object]:
         """The roles' variables that this place decides. After `create`."""
         return {}
 
     def open_door(self) -> str:
         """Make the machines reachable from here; what had to be mended, in words, or ""."""
+        return ""
+
+    def doorway(self) -> str:
+        """Who may come in by ssh, in words, for an error about machines that are silent."""
         return ""
 
     def pause(self, say: Say) -> None:  # noqa: ARG002 - for those that can
@@ -183,6 +204,7 @@ PROVIDERS: Mapping[str, tuple[str, str]] = {
     "local": ("clusterkit.cluster.providers.local", "LocalProvider"),
     "nspawn": ("clusterkit.cluster.providers.nspawn", "NspawnProvider"),
     "ssh": ("clusterkit.cluster.providers.ssh", "SshProvider"),
+    "ec2": ("clusterkit.cluster.providers.ec2", "Ec2Provider"),
 }
 
 
