@@ -14,7 +14,7 @@ from clusterkit.transport.base import (
     Transport,
 )
 from clusterkit.transport.local import Local
-from clusterkit.transport.ssh import Ssh
+from clusterkit.transport.ssh import Mend, Ssh
 
 __all__ = [
     "Address",
@@ -23,6 +23,7 @@ __all__ = [
     "Content",
     "Limits",
     "Local",
+    "Mend",
     "Ssh",
     "Stream",
     "Transport",

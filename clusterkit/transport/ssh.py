@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -34,20 +34,33 @@ _OPENING = 120.0
 #: One thread makes the connection to an address; a lock on a file keeps other processes out.
 _LOCKS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
+#: Told why a machine is silent, it may open the way; whether it did. It may raise better words.
+Mend = Callable[[Unreachable], bool]
+
 
 class Ssh(Transport):
     """A machine that is reached by ssh. With `become`, commands run there as root by sudo.
 
     With `ask`, a connection by the user's own settings may ask on the terminal: a password, a
-    second factor, whether to believe a host key. Not where several are made at once.
+    second factor, whether to believe a host key. Not where several are made at once. `mend` is
+    called when a connection cannot be made because the machine is silent; where it opened the way,
+    that is tried once more.
 
     The first command makes the connection, all later ones share it, and it ends 60 s after the
     last one. One that broke is made anew by the next command.
     """
 
-    def __init__(self, address: Address, *, become: bool = False, ask: bool = True) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        become: bool = False,
+        ask: bool = True,
+        mend: Mend | None = None,
+    ) -> None:
         self.address = address
         self.ask = ask
+        self.mend = mend
         self.become = become and address.user != "root"
 
     @cached_property
@@ -67,7 +80,12 @@ class Ssh(Transport):
             return
         with self._alone():
             if not self.alive():
-                self._connect()
+                try:
+                    self._connect()
+                except Unreachable as error:
+                    if error.why != "silent" or self.mend is None or not self.mend(error):
+                        raise
+                    self._connect()
 
     def alive(self) -> bool:
         """Whether a shared connection is there; does not ask the other side."""

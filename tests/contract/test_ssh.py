@@ -108,6 +108,31 @@ def test_a_connection_that_breaks_under_a_command(ssh: Ssh) -> None:
     assert time.monotonic() - begun < 5
 
 
+def test_a_way_that_was_shut_is_mended_and_tried_once_more(machine: Server) -> None:
+    machine.stop()
+    heard: list[Unreachable] = []
+
+    def opened(error: Unreachable) -> bool:
+        heard.append(error)
+        machine.start()
+        return True
+
+    with_way = Ssh(machine.address, mend=opened)
+    try:
+        assert with_way.run(["echo", "in"]).text == "in\n"
+        assert [one.why for one in heard] == ["silent"]
+        with_way.run(["true"])
+        assert len(heard) == 1
+    finally:
+        with_way.close()
+
+
+def test_a_way_that_cannot_be_mended_leaves_the_error(machine: Server) -> None:
+    machine.stop()
+    with pytest.raises(Unreachable, match="nothing listens there"):
+        Ssh(machine.address, mend=lambda _: False).run(["true"])
+
+
 def test_a_connection_that_breaks_under_a_stream(ssh: Ssh) -> None:
     stream = ssh.stream(["sh", "-c", "echo 1; exec cat"])
     output = stream.__enter__()
