@@ -1,11 +1,12 @@
-"""start, stop, resize, list, ssh."""
+"""start, stop, resize, list, ssh; and how plans and tables are shown."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -13,9 +14,9 @@ import click
 
 from clusterkit import cluster
 from clusterkit.cli import ending as guard
-from clusterkit.cli.questions import confirm
+from clusterkit.cli.questions import confirm, tell
 from clusterkit.cli.watch import Display
-from clusterkit.cluster import lifecycle
+from clusterkit.cluster import access, lifecycle, looking, stored
 from clusterkit.cluster.lifecycle import Started
 from clusterkit.cluster.providers import Machine, Plan
 from clusterkit.cluster.state import Node
@@ -24,7 +25,7 @@ from clusterkit.paths import Home
 from clusterkit.transport import Local
 
 
-def _print_json(data: Any) -> None:
+def print_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=2, default=str))
 
 
@@ -33,11 +34,19 @@ def _print_json(data: Any) -> None:
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--again", is_flag=True, help="Set it up again although all seems well.")
 @click.option("--replace", is_flag=True, help="Make dead machines anew; their disks are lost.")
+@click.option("--allow", multiple=True, metavar="CIDR", help="Let this network in by ssh too.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_obj
 def start_command(
-    home: Home, name: str, yes: bool, again: bool, replace: bool, dry_run: bool, as_json: bool
+    home: Home,
+    name: str,
+    yes: bool,
+    again: bool,
+    replace: bool,
+    allow: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Start the cluster NAME, or heal it; ends when jobs have run on it.
 
@@ -46,11 +55,11 @@ def start_command(
     clusterkit.yaml (`clusterkit init`). A start that failed or was killed goes on where it was.
     """
     if dry_run:
-        _show_plan(lifecycle.plan(home, name), as_json)
+        show_plan(lifecycle.plan(home, name, allow=allow, say=tell), as_json)
         return
     # The question comes before the display, so that nothing is drawn over it.
-    agreed = _agreement(yes, as_json)
-    with Display(silent=as_json) as display:
+    agreed = agreement(yes, as_json)
+    with said_when_interrupted(home, name, "start"), Display(silent=as_json) as display:
         started = lifecycle.start(
             home.prepared(),
             name,
@@ -58,25 +67,45 @@ def start_command(
             watch=display,
             again=again,
             replace_dead=replace,
+            allow=allow,
         )
     if as_json:
-        _print_json(asdict(started))
+        print_json(asdict(started))
     else:
-        _show_started(name, started)
+        show_started(name, started)
 
 
-def _agreement(yes: bool, as_json: bool) -> Callable[[Display], Callable[[Plan], None]]:
+@contextmanager
+def said_when_interrupted(home: Home, name: str, command: str) -> Iterator[None]:
+    """After Ctrl-C machines may run, and cost: say so, and what goes on and what ends them."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        folder = home.cluster(name)
+        if access.read_id(folder) and stored.provider(folder) not in (None, "attach"):
+            end = "" if command == "stop" else f", `clusterkit stop {name}` ends it"
+            tell(
+                f"\nWhat there is of {name!r} by now stays as it is. `clusterkit {command} {name}` "
+                f"goes on{end}."
+            )
+        raise
+
+
+def agreement(yes: bool, as_json: bool) -> Callable[[Display], Callable[[Plan], None]]:
     """How a plan is shown and consented to: only where something is made, paid for or taken out."""
 
     def over(display: Display) -> Callable[[Plan], None]:
         def agree(plan: Plan) -> None:
-            if plan.missing and not as_json:
+            if (plan.missing or plan.table or plan.asks) and not as_json:
                 for line in _plan_lines(plan):
                     display.say(line)
             for question in plan.asks:
+                if yes:  # who agrees beforehand is told all the same
+                    display.say(question)
+                    continue
                 with display.paused():
                     confirm(f"{question}. Go on?", yes)
-            if plan.missing and plan.price is not None:
+            if plan.missing and plan.price is not None and not plan.table:
                 with display.paused():
                     confirm(f"This costs {plan.price:.2f} {plan.currency} an hour. Go on?", yes)
 
@@ -85,7 +114,7 @@ def _agreement(yes: bool, as_json: bool) -> Callable[[Display], Callable[[Plan],
     return over
 
 
-def _show_started(name: str, started: Started) -> None:
+def show_started(name: str, started: Started) -> None:
     for note in started.notes:
         if note.startswith("no "):
             click.echo(f"  {note}")
@@ -101,11 +130,13 @@ def _show_started(name: str, started: Started) -> None:
 
 def _plan_lines(plan: Plan) -> list[str]:
     missing = {machine.name for machine in plan.missing}
-    lines = [_machine_line(one, one.name in missing) for one in plan.machines]
+    lines = table(plan.table)
+    if not plan.table:
+        lines = [_machine_line(one, one.name in missing) for one in plan.machines]
     lines += [f"{one.name}: no longer wanted" for one in plan.surplus]
     if plan.packages:
         lines.append(f"packages to install: {' '.join(plan.packages)}")
-    if plan.price is not None:
+    if plan.price is not None and not plan.table:
         lines.append(f"price: {plan.price:.2f} {plan.currency} an hour")
     return [*lines, *plan.notes]
 
@@ -125,13 +156,24 @@ def _machine_line(machine: Machine, missing: bool) -> str:
     return f"{machine.name}: {', '.join(words)}"
 
 
-def _show_plan(plan: Plan, as_json: bool) -> None:
+def show_plan(plan: Plan, as_json: bool) -> None:
     if as_json:
-        _print_json(asdict(plan))
+        print_json(asdict(plan))
         return
     for line in (*_plan_lines(plan), *plan.asks):
         click.echo(line)
     click.echo("Nothing was changed (--dry-run).")
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows, the first of which is the head, as aligned lines."""
+    if not rows:
+        return []
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 @click.command("stop")
@@ -158,26 +200,37 @@ def stop_command(
     One that somebody else runs (`attach`) is only forgotten: its jobs go on.
 
     It refuses while results are on the cluster alone. Machines of your own stay, with what
-    experiments wrote there; machines that were made for the cluster go.
+    experiments wrote there; machines that were made for the cluster go. A cluster that only its
+    cloud knows, not this computer, is ended with --discard alone.
     """
     if harvest and discard:
         raise UsageError("--harvest and --discard exclude each other")
     from clusterkit.cluster import ending
 
     cluster.require_known(name, home)
+    strange = guard.stranger(home, name)
     if dry_run:
+        if strange is not None:
+            tell(f"{name!r} is not known on this computer: {strange.whose}; {strange.machines}")
         _show_end(home, name, as_json)
         return
+    if strange is not None:
+        guard.claim_before_end(home, name, strange, discard=discard, yes=yes)
     guard.settle_before_end(home, name, harvest=harvest, discard=discard, yes=yes)
-    with Display(silent=as_json) as display:
+    with said_when_interrupted(home, name, "stop"), Display(silent=as_json) as display:
         stopped = ending.stop(home, name, watch=display, abandon=abandon)
     if as_json:
-        _print_json(asdict(stopped))
+        print_json(asdict(stopped))
     elif stopped.machines:
         machines = f"{len(stopped.machines)} machine{'' if len(stopped.machines) == 1 else 's'}"
         click.echo(
             f"Cluster {name!r} has ended: {machines} ({', '.join(stopped.machines)}). Looked for "
             f"{', '.join(stopped.looked_for)}: none left; {stopped.seconds:.1f} s."
+        )
+    elif stopped.looked_for and stopped.proved:
+        click.echo(
+            f"Cluster {name!r} had no machines. Looked for {', '.join(stopped.looked_for)}: none "
+            f"left; {stopped.seconds:.1f} s."
         )
     elif stopped.attached:
         click.echo(
@@ -190,13 +243,16 @@ def stop_command(
             f"Cluster {name!r} has ended: {stopped.jobs} jobs cancelled, {stopped.processes} "
             f"processes ended, none left, no port left; {stopped.seconds:.1f} s."
         )
+    if not as_json:
+        for line in stopped.stays:
+            click.echo(f"Kept: image {line}. `clusterkit image remove` ends it.")
 
 
 def _show_end(home: Home, name: str, as_json: bool) -> None:
-    status = lifecycle.status(home, name, ask=False)
+    status = looking.status(home, name, ask=False)
     unfinished = guard.unharvested(home, name)
     if as_json:
-        _print_json({**asdict(status), "unharvested": unfinished})
+        print_json({**asdict(status), "unharvested": unfinished})
         return
     what = f"{status.running} running and {status.pending} waiting job elements"
     would = "go on" if status.provider == "attach" else "be cancelled"
@@ -211,9 +267,9 @@ def show_status(home: Home, name: str, check: bool, as_json: bool) -> None:
     if check:
         with Display(silent=as_json) as display:
             lifecycle.check(home, name, display)
-    status = lifecycle.status(home, name)
+    status = looking.status(home, name, say=tell)
     if as_json:
-        _print_json(asdict(status))
+        print_json(asdict(status))
         return
     click.echo(f"{status.name}  {status.provider}  {status.state}")
     for line in node_lines(status.nodes):
@@ -272,17 +328,17 @@ def resize_command(
 
     wishes = _counts(counts)
     if dry_run:
-        _show_plan(resize.preview(home, name, wishes), as_json)
+        show_plan(resize.preview(home, name, wishes), as_json)
         return
-    agreed = _agreement(yes, as_json)
-    with Display(silent=as_json) as display:
+    agreed = agreement(yes, as_json)
+    with said_when_interrupted(home, name, "resize"), Display(silent=as_json) as display:
         done = resize.resize(home, name, wishes, agree=agreed(display), watch=display, now=now)
     if as_json:
-        _print_json(asdict(done))
+        print_json(asdict(done))
         return
     if done.ended:
         click.echo(f"Ended: {', '.join(done.ended)}.")
-    _show_started(name, done.started)
+    show_started(name, done.started)
 
 
 def _counts(words: Sequence[str]) -> dict[str, int]:
@@ -301,14 +357,25 @@ def _counts(words: Sequence[str]) -> dict[str, int]:
 
 
 @click.command("list")
+@click.option("--all", "everywhere", is_flag=True, help="Ask all regions of all clouds.")
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 @click.pass_obj
-def list_command(home: Home, as_json: bool) -> None:
-    """List the clusters and how they are."""
-    found = lifecycle.list_(home)
+def list_command(home: Home, everywhere: bool, as_json: bool) -> int:
+    """List the clusters and how they are; of clouds also those that this computer does not know.
+
+    The exit code is 1 when a cloud could not be asked.
+    """
+    warnings: list[str] = []
+
+    def warn(line: str) -> None:
+        warnings.append(line)
+        tell(line)
+
+    found = looking.list_(home, everywhere=everywhere, warn=warn, say=tell)
+    code = 1 if warnings else 0
     if as_json:
-        _print_json([asdict(status) for status in found])
-        return
+        print_json([asdict(status) for status in found])
+        return code
     rows = [("NAME", "PROVIDER", "STATE", "NODES", "RUNNING", "WAITING", "")]
     rows += [
         (
@@ -316,16 +383,15 @@ def list_command(home: Home, as_json: bool) -> None:
             status.provider,
             status.state,
             str(len(status.nodes)) if status.nodes else "-",
-            str(status.running),
-            str(status.pending),
-            status.problem,
+            str(status.running) if status.found is None else "-",
+            str(status.pending) if status.found is None else "-",
+            " ".join(status.problem.splitlines()),
         )
         for status in found
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo(line.rstrip())
+    for line in table(rows):
+        click.echo(line)
+    return code
 
 
 @click.command(
@@ -352,9 +418,9 @@ def ssh_command(home: Home, name: str, command: Sequence[str]) -> int:
     if len(words) == 1 and set(words[0]) & set(" |;&<>$"):
         words = ["sh", "-c", words[0]]  # as ssh itself understands it
     if node:
-        code = cluster.node_transport(name, home, node).interactive(words)
+        code = cluster.node_transport(name, home, node, say=tell).interactive(words)
     else:
-        connection = cluster.connect(name, home)
+        connection = cluster.connect(name, home, say=tell)
         shell = (
             []
             if not isinstance(connection.transport, Local)

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from clusterkit import cluster
+from clusterkit.cli.questions import tell
 from clusterkit.errors import UsageError
 from clusterkit.paths import Home
 from clusterkit.transport import Transport
@@ -103,8 +104,8 @@ def sync_command(home: Home, folder: Path, target: str, dry_run: bool) -> None:
 def _reach(home: Home, there: Place) -> Transport:
     cluster.require_known(there.cluster, home)
     if there.node:
-        return cluster.node_transport(there.cluster, home, there.node)
-    return cluster.connect(there.cluster, home, running=False).transport
+        return cluster.node_transport(there.cluster, home, there.node, say=tell)
+    return cluster.connect(there.cluster, home, running=False, say=tell).transport
 
 
 def _make(folder: Path) -> None:

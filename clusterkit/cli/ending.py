@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import click
 
 from clusterkit.cli import progress
-from clusterkit.cli.questions import confirm
-from clusterkit.cluster import access, lifecycle, stored
+from clusterkit.cli.questions import confirm, tell
+from clusterkit.cluster import access, lifecycle, looking, stored
+from clusterkit.cluster.cloud.found import Found
 from clusterkit.errors import ClusterError, ClusterNotStarted, TransportError
 from clusterkit.harvest import keep
 from clusterkit.paths import Home
@@ -50,6 +51,46 @@ def unharvested(home: Home, name: str) -> list[str]:
     return [one.experiment.id for one in _open(home, store, mine, connection)]
 
 
+def stranger(home: Home, name: str) -> Found | None:
+    """A cluster of the settings that its cloud has, and this computer does not know."""
+    from clusterkit.cluster.cloud import adopting
+
+    return adopting.stranger(home, name)
+
+
+def claim_before_end(home: Home, name: str, found: Found, *, discard: bool, yes: bool) -> None:
+    """Make a cluster this computer's that it does not know, so that it can be ended.
+
+    Raises ClusterError without `discard`: what lies on it cannot be seen from here.
+    """
+    from clusterkit.cluster.cloud import adopting
+
+    if not discard:
+        raise ClusterError(
+            f"{name!r} is not known on this computer, so its results cannot be seen: "
+            f"{found.whose}; {found.machines}. Nothing was stopped.\n"
+            f"`clusterkit adopt {name}` takes it over, `clusterkit stop {name} --discard` ends it "
+            "with all that it has."
+        )
+    claim = adopting.look(home, name)
+    click.echo(
+        f"{name!r} in {found.region}, id {found.id}: {found.whose}; {found.machines}", err=True
+    )
+    confirm("It is not known on this computer. End it, with all that is on it?", yes)
+    adopting.take(home, name, claim)
+
+
+def settle_before_pause(home: Home, name: str, yes: bool) -> None:
+    """Ask before jobs are interrupted. Raises UsageError, click.Abort."""
+    status = looking.status(home, name, say=tell)
+    if status.running:
+        confirm(
+            f"{status.running} job elements run on {name!r}. They go back into the queue, and "
+            "begin anew (or at their checkpoints) after the next start. Pause it?",
+            yes,
+        )
+
+
 def settle_before_end(home: Home, name: str, *, harvest: bool, discard: bool, yes: bool) -> None:
     """Let `stop` go on only when nothing would be lost that the user has not agreed to lose.
 
@@ -65,7 +106,7 @@ def settle_before_end(home: Home, name: str, *, harvest: bool, discard: bool, ye
     if discard:
         _discard(home, store, mine)
         return
-    if lifecycle.status(home, name).state == "stopped":
+    if looking.status(home, name).state == "stopped":
         if goes:
             _settle(store, mine, "its cluster has ended")
         return
@@ -84,7 +125,7 @@ def settle_before_end(home: Home, name: str, *, harvest: bool, discard: bool, ye
         if connection is None:
             raise _unreachable(name, silent)
         _bring_in(home, store, connection, one.experiment, goes, yes)
-    status = lifecycle.status(home, name)
+    status = looking.status(home, name)
     if status.busy:
         confirm(
             f"There are {status.running} running and {status.pending} waiting job elements on "

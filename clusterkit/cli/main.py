@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from clusterkit import paths
+from clusterkit.cli.questions import Declined
 from clusterkit.errors import ClusterkitError
 
 # A command imports a lot, makes little garbage and ends: collecting costs a tenth of its start.
@@ -26,8 +27,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("settings", "Write settings for a cluster, commented, into clusterkit.yaml."),
     "start": ("cluster", "Start a cluster, or heal one; ends with a verified one."),
     "stop": ("cluster", "End a cluster, and prove that nothing is left of it."),
+    "pause": ("cloud", "Switch a cloud cluster's machines off; only their disks cost then."),
     "resize": ("cluster", "More workers, or fewer; busy ones are waited for."),
     "list": ("cluster", "List the clusters."),
+    "adopt": ("cloud", "Take over a cluster that this computer does not know."),
+    "orphans": ("cloud", "Find what no live cluster owns in the clouds, and remove it."),
+    "image": ("cloud", "Your own images, from which a start is fast."),
+    "prices": ("prices", "What an hour of a cloud's machines costs, the cheapest first."),
+    "doctor": ("doctor", "Examine a cluster and this computer, and say what to do."),
     "ssh": ("cluster", "A shell on a cluster, or one command there."),
     "cp": ("copying", "Copy files to a cluster, or from it."),
     "sync": ("copying", "Bring what is new in a folder to a cluster."),
@@ -114,6 +121,9 @@ def run(argv: Sequence[str]) -> int:
             prog_name="clusterkit",
             standalone_mode=False,
         )
+    except Declined:
+        click.echo("You said no: nothing more was done.", err=True)
+        return 1
     except click.exceptions.Abort:
         click.echo("\nInterrupted.", err=True)
         return 130

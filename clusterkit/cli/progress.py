@@ -12,6 +12,7 @@ from contextlib import closing
 import click
 
 from clusterkit import cluster
+from clusterkit.cli.questions import tell
 from clusterkit.errors import ClusterNotStarted, TransportError, UnknownCluster
 from clusterkit.harvest import collect, keep
 from clusterkit.paths import Home
@@ -32,7 +33,7 @@ def connect(home: Home, experiment: Experiment, *, running: bool = True) -> Conn
     Raises ClusterNotStarted, also when the cluster of that name is another one by now, and
     UnknownCluster.
     """
-    connection = cluster.connect(experiment.cluster, home, running=running)
+    connection = cluster.connect(experiment.cluster, home, running=running, say=tell)
     if experiment.cluster_id not in ("", connection.cluster_id):
         raise ClusterNotStarted(
             f"experiment {experiment.id} ran on an earlier cluster {experiment.cluster!r}, "

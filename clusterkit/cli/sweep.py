@@ -14,7 +14,7 @@ import click
 
 from clusterkit import cluster, slurm
 from clusterkit.cli import progress as tracking
-from clusterkit.cli.questions import confirm
+from clusterkit.cli.questions import confirm, tell
 from clusterkit.errors import (
     ClusterkitError,
     ClusterNotStarted,
@@ -99,7 +99,7 @@ def parrun_command(
         lambda: grid.load(grid_file, max_points=max_points),
         lambda: snapshot.take(script, run=here, max_bytes=max_snapshot << 20, without=home.root),
         lambda: environment.own(python) if own else None,
-        lambda: cluster.connect(cluster_name, home),
+        lambda: cluster.connect(cluster_name, home, say=tell),
     )
     cwd, relative = submit.place(taken, files, Path.cwd())
     top = snapshot.top(taken, files)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
+from clusterkit.cli.questions import Declined
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
@@ -73,7 +75,7 @@ class Display:
         trace: TracebackType | None,
     ) -> None:
         with self._lock:
-            self._close("failed" if kind is not None else "")
+            self._close(_how(kind))
         if self._live is not None:
             self._live.stop()
 
@@ -115,3 +117,14 @@ class Display:
         if len(hosts) > _MOST:
             text.append(f"      ... and {len(hosts) - _MOST} more\n", style="dim")
         return text
+
+
+def _how(kind: type[BaseException] | None) -> str:
+    """How a phase ended early, by what was raised; "": it did not."""
+    if kind is None:
+        return ""
+    if issubclass(kind, Declined):
+        return "not agreed to"
+    if issubclass(kind, KeyboardInterrupt | click.Abort):
+        return "interrupted"
+    return "failed"

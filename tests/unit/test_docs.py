@@ -29,8 +29,9 @@ def section(command: str) -> str:
 
 
 def options(command: click.Command) -> set[str]:
-    """Every spelling of every option."""
-    named = (p for p in command.params if isinstance(p, click.Option))
+    """Every spelling of every option, also of a group's commands (but not of the program's)."""
+    inner = command.commands.values() if isinstance(command, click.Group) else ()
+    named = (p for one in (command, *inner) for p in one.params if isinstance(p, click.Option))
     return {word for option in named for word in (*option.opts, *option.secondary_opts)}
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 
+import click
 import pytest
 
 from clusterkit.cli.cluster import node_lines
+from clusterkit.cli.questions import Declined
 from clusterkit.cli.watch import Display
 from clusterkit.cluster.state import Node
+from clusterkit.errors import ClusterError
 
 
 def test_a_phase_is_a_line_with_its_seconds(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,6 +31,24 @@ def test_a_phase_that_failed_says_so(capsys: pytest.CaptureFixture[str]) -> None
     display.phase("reach", None)
     display.__exit__(ValueError, ValueError("boom"), None)
     assert re.fullmatch(r"  reach +failed\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (Declined, "not agreed to"),
+        (click.Abort, "interrupted"),
+        (KeyboardInterrupt, "interrupted"),
+        (ClusterError, "failed"),
+    ],
+)
+def test_a_phase_says_how_it_ended(
+    capsys: pytest.CaptureFixture[str], error: type[BaseException], words: str
+) -> None:
+    with pytest.raises(error), Display() as display:  # noqa: PT012
+        display.phase("plan", None)
+        raise error
+    assert re.fullmatch(rf"  plan +{words}\n", capsys.readouterr().out)
 
 
 def test_json_has_nothing_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
