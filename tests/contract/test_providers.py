@@ -8,13 +8,15 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
+from doubles.aws import Aws
 
 from clusterkit.cluster import access, inventory, packages, providers
 from clusterkit.cluster.access import Identity
+from clusterkit.cluster.cloud.provider import CloudProvider
 from clusterkit.cluster.nspawn import base, cgroup, host, needs, network
 from clusterkit.cluster.nspawn.network import Network
 from clusterkit.cluster.providers import Machine, Provider
-from clusterkit.cluster.spec import LocalSpec, NspawnSpec, Spec, SshSpec
+from clusterkit.cluster.spec import Ec2Spec, LocalSpec, NspawnSpec, Spec, SshSpec
 from clusterkit.transport import Ssh
 
 IMAGES = Path("/var/tmp/clusterkit-e2e")
@@ -47,14 +49,28 @@ def ssh_spec(folder: Path) -> Spec:
     )
 
 
+def ec2_spec(_folder: Path) -> Spec:
+    return Ec2Spec.model_validate(
+        {
+            "region": "us-east-1",
+            "connect": "private",
+            "own_address": "192.0.2.7",
+            "head": {"types": ["t3.medium"]},
+            "workers": {"cpu": {"count": 1, "types": ["c5.large"], "market": "spot"}},
+        }
+    )
+
+
 #: provider -> its settings for the test, from the test's folder
 SPECS: dict[str, Callable[[Path], Spec]] = {
     "local": local_spec,
     "nspawn": nspawn_spec,
     "ssh": ssh_spec,
+    "ec2": ec2_spec,
 }
 EACH = [
-    pytest.param(name, marks=[] if name == "local" else [NO_MACHINES]) for name in sorted(SPECS)
+    pytest.param(name, marks=[NO_MACHINES] if name in ("nspawn", "ssh") else [])
+    for name in sorted(SPECS)
 ]
 
 
@@ -89,8 +105,18 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 
 def make(name: str, folder: Path) -> Provider:
     spec = SPECS[name](folder)
-    identity: Identity = access.identity(folder / "c", "c", make=False)
-    return providers.provider(spec, identity, folder / "c")
+    place = folder / "clusters" / "c"
+    identity: Identity = access.identity(place, "c", make=False)
+    return providers.provider(spec, identity, place)
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    """The API alone: what it says is what its machines are."""
+    with Aws() as made:
+        for name, value in made.environment.items():
+            monkeypatch.setenv(name, value)
+        yield made
 
 
 @pytest.fixture(params=EACH)
@@ -101,6 +127,8 @@ def provider(
     if request.param == "ssh":
         there = request.getfixturevalue("machine")
         (tmp_path / "machine.json").write_text(json.dumps(there))
+    if request.param == "ec2":
+        request.getfixturevalue("aws")
     made = make(request.param, tmp_path)
     try:
         yield made
@@ -115,8 +143,11 @@ def provider(
 def quiet(_line: str) -> None: ...
 
 
-def keepers(provider: Provider) -> dict[str, int]:
-    """The first process of each nspawn machine; its others come a moment later."""
+def keepers(provider: Provider) -> dict[str, object]:
+    """What each machine is: its first process (others come a moment later), or the cloud's id."""
+    if isinstance(provider, CloudProvider):
+        alive, _ = provider.fleet.alive(provider.fleet.instances())
+        return {name: one.id for name, one in alive.items()}
     running = host.running(provider.identity.id)
     return {name: min(some, key=lambda one: one.start).pid for name, some in running.items()}
 
@@ -180,6 +211,12 @@ def test_machines_that_are_made_carry_labels(provider: Provider) -> None:
     if not provider.remote or not provider.disposable:
         pytest.skip(f"{provider.name} makes no machines")
     provider.create(provider.plan(), quiet)
+    if isinstance(provider, CloudProvider):
+        alive, _ = provider.fleet.alive(provider.fleet.instances())
+        for machine in provider.machines():
+            labels = alive[machine.name].labels
+            assert provider.identity.labels(machine.roles[0]).items() <= labels.items()
+        return
     known = {file.parent.name: file for file in IMAGES.glob("machines/*/hosts/*/host.json")
              if provider.identity.id in str(file)}  # fmt: skip
     for machine in provider.machines():

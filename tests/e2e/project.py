@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Network
@@ -157,9 +157,15 @@ class Running:
 
 
 class Project:
-    """Below `folder`: the project, a HOME and a data folder. `before` goes before every command."""
+    """Below `folder`: the project, a HOME and a data folder.
 
-    def __init__(self, folder: Path, before: Sequence[str] = ()) -> None:
+    `before` goes before every command, `more` into its environment.
+    """
+
+    def __init__(
+        self, folder: Path, before: Sequence[str] = (), more: Mapping[str, str] | None = None
+    ) -> None:
+        self._more = dict(more or {})
         self.folder, self.home, self.data = folder / "project", folder / "home", folder / "data"
         self._logs = folder / "logs"
         self._before = tuple(before)
@@ -193,6 +199,7 @@ class Project:
             "PYTHONPATH": path,
             "HOME": str(self.home),
             "CLUSTERKIT_HOME": str(self.data),
+            **self._more,
         }
 
     def popen(self, *words: str, cwd: Path | None = None) -> Running:

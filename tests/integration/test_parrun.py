@@ -117,7 +117,7 @@ def test_throttle(lab: Lab) -> None:
     )  # one after the other
 
 
-@everywhere
+@near_and_far
 def test_cancel_and_rerun(lab: Lab) -> None:
     lab.project(
         "import os, sys, time\ngo = lambda: os.path.exists('go')\n"
