@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test format lint types unit contract integration e2e bench bench-start clean
+.PHONY: help demo test format lint types unit contract integration e2e bench bench-start bench-ec2 bench-image clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -40,11 +40,13 @@ lint: $(STAMP)  ## ruff, the direction of imports, ansible-lint
 types: $(STAMP)  ## mypy --strict
 	$(BIN)/mypy
 
+# Two processes, each with whole files: what a file shares is made once. The other two suites are
+# alone on the machine: they measure out time and processors.
 unit: $(STAMP)  ## pure tests, seconds
-	$(BIN)/pytest -q tests/unit
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/unit
 
 contract: $(STAMP)  ## one suite per interface, over every implementation
-	$(BIN)/pytest -q tests/contract
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/contract
 
 integration: $(STAMP)  ## against a real SLURM on this machine
 	$(BIN)/pytest -q tests/integration
@@ -57,6 +59,12 @@ bench: $(STAMP)  ## speeds beside the peers', as ratios
 
 bench-start: $(STAMP)  ## a start of many machines beside apt-get alone, as ratios
 	$(BIN)/python bench/start.py
+
+bench-ec2: $(STAMP)  ## calls to AWS's API, counted, for 2 and 32 workers
+	$(BIN)/python bench/ec2.py calls
+
+bench-image: $(STAMP)  ## a start from a saved image beside one from a plain one, as root
+	$(BIN)/python bench/ec2.py image
 
 clean:  ## remove what was made here
 	rm -rf $(VENV) build dist demo-out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
