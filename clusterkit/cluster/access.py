@@ -309,7 +309,8 @@ def _stamp(moment: datetime) -> str:
 
 def forget(folder: Path) -> None:
     """After a proven end: the id, the keys and what was believed. Runs and settings stay."""
-    for name in ("known_hosts", "munge.key", "key", "key.pub", "identity.json"):
+    more = ("newkey.json", "image.json")  # what was begun with machines that are gone
+    for name in ("known_hosts", "munge.key", "key", "key.pub", *more, "identity.json"):
         (folder / name).unlink(missing_ok=True)
     hosts = folder / "hosts"
     if hosts.is_dir():

@@ -179,6 +179,19 @@ def _start_private(spec: Spec, provider: PrivateProvider, planned: Plan, phase: 
     return Started(found, outcome.changed, 0.0, outcome.log, planned.notes)
 
 
+def mend_door(provider: Provider, say: Callable[[str], None]) -> None:
+    """Make machines that are there reachable from here, and say what had to be mended.
+
+    That it could not be looked at is only said: they may be reachable all the same.
+    """
+    try:
+        mended = provider.open_door()
+    except ClusterError as error:
+        mended = f"who may come in by ssh was left as it is: {error}"
+    if mended:
+        say(mended)
+
+
 class _Remote:
     """One start of machines that are reached by ssh."""
 
@@ -206,7 +219,7 @@ class _Remote:
             if machine.name in before and before[machine.name].state not in there
         ]
         if any(machine.state != "dead" for machine in before.values()):  # else `create` makes it
-            self._open_door()
+            mend_door(provider, self._note)
         self._tell_of_lost(planned, before)
         if planned.surplus and not provider.disposable:  # the user took them out of the settings
             gone = [machine.name for machine in planned.surplus]
@@ -259,11 +272,6 @@ class _Remote:
             )
         nodes = tuple(machine.name for machine in site.machines)
         return Started(known, changed, 0.0, log, tuple(self._notes), nodes)
-
-    def _open_door(self) -> None:
-        mended = self._provider.open_door()
-        if mended:
-            self._note(mended)
 
     def _tell_of_lost(self, planned: Plan, before: Mapping[str, Machine]) -> None:
         """Tell SLURM of workers that do not run any more, also of those that left no trace."""
@@ -421,9 +429,7 @@ def check(home: Home, name: str, watch: Watch | None = None) -> Started:
         )
     with hold(home, name), Phases(watch or Nobody(), home, name) as phase:
         work = _Remote(spec, provider, watch or Nobody(), phase)
-        door = provider.open_door()
-        if door and watch is not None:
-            watch.say(door)
+        mend_door(provider, (watch or Nobody()).say)
         phase("reach")
         running = [one for one in provider.machines() if one.state == "running"]
         site = work._look(running)  # noqa: SLF001 - the same module

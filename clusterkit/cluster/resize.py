@@ -111,11 +111,9 @@ def resize(
         planned: Plan = provider.plan()
         going = [machine.name for machine in planned.surplus]
         if going:
-            door = provider.open_door()
-            if door:
-                watch.say(door)
             phase("drain")
             try:
+                lifecycle.mend_door(provider, watch.say)
                 drain.drain(
                     remote.head_transport(known), going, "clusterkit: resize", watch.say, now=now
                 )

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from fake_cloud import Killed, World
 
-from clusterkit.cluster import access
+from clusterkit.cluster import access, lifecycle
 from clusterkit.cluster.access import Identity
 from clusterkit.cluster.cloud import api, place
 from clusterkit.cluster.cloud.api import Image, Refused
@@ -918,3 +918,19 @@ def test_settings_that_changed_leave_machines_as_they_are_and_say_so(lab: Comput
 def test_the_door_is_told_to_who_cannot_get_in(lab: Computer) -> None:
     assert lab.provider().doorway() == ""  # nothing was found out yet
     assert "192.0.2.1/32 alone" in lab.started().doorway()
+
+
+def test_a_door_that_cannot_be_looked_at_hinders_nobody(
+    lab: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = lab.started()
+    said: list[str] = []
+    lifecycle.mend_door(provider, said.append)
+    assert said == []  # it is as it should be
+
+    def unknown() -> str:
+        raise ClusterError("your address cannot be found out")
+
+    monkeypatch.setattr(provider, "open_door", unknown)
+    lifecycle.mend_door(provider, said.append)
+    assert said == ["who may come in by ssh was left as it is: your address cannot be found out"]
