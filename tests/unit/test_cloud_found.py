@@ -113,7 +113,7 @@ def test_what_this_computer_knows_is_none(cloud: Memory) -> None:
 
 
 def test_what_is_young_is_left_alone(cloud: Memory) -> None:
-    cloud.cluster("lab", A, ago(minutes=59), head="", workers=1)
+    cloud.cluster("lab", A, ago(minutes=30), head="", workers=1)
     assert set(orphans(cloud).values()) == {True}
     assert remove(cloud) == []
     assert len(cloud.things) == 3
