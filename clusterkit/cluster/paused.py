@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from clusterkit.errors import ClusterError
+from clusterkit.cluster.access import write_private
 
 FILE = "paused.json"
 
@@ -35,12 +35,7 @@ class Paused:
 
 def write(folder: Path, paused: Paused) -> None:
     """Atomically."""
-    staging = folder / f".{FILE}.new"
-    try:
-        staging.write_text(json.dumps(asdict(paused), indent=1))
-        staging.rename(folder / FILE)
-    except OSError as error:
-        raise ClusterError(f"{folder / FILE} cannot be written: {error.strerror}") from error
+    write_private(folder / FILE, json.dumps(asdict(paused), indent=1).encode())
 
 
 def read(folder: Path) -> Paused | None:

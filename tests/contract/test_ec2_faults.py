@@ -17,12 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-pytest.importorskip("boto3")
-pytest.importorskip("moto")
-
 import ec2_cluster
+import pytest
 from doubles.aws import Aws, Fault
 from ec2_cluster import MACHINES, Computer, Forks, Waiting, keep
 

@@ -10,12 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-pytest.importorskip("boto3")
-pytest.importorskip("moto")
-
 import boto3
+import pytest
 from doubles.aws import Aws
 
 from clusterkit.cli import main

@@ -11,10 +11,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-
-pytest.importorskip("boto3")
-pytest.importorskip("moto")
-
 from click.testing import CliRunner, Result
 from doubles.aws import Aws, catalogue
 

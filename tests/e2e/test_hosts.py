@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ class Lab:
     def run(self, count: int = 1, wait: bool = True, **more: Any) -> list[Any]:
         public = Path(f"{self.key}.pub").read_text().strip()
         said = {"ImageId": self.image, "InstanceType": "t3.medium"}
-        said |= {"UserData": f"#cloud-config\nssh_authorized_keys: ['{public}']\n"}
+        said |= {"UserData": self.user_data(ssh_authorized_keys=[public])}
         said |= {"SecurityGroupIds": [self.group]}
         said |= {"InstanceInitiatedShutdownBehavior": "terminate", "TagSpecifications": [KIND]}
         said |= more
@@ -55,6 +56,14 @@ class Lab:
         if wait:
             self.booted(made)
         return made
+
+    def user_data(self, **more: Any) -> str:
+        """A #cloud-config with the host key that all machines here have, and is believed."""
+        private, public = (Path(f"{self.key}.{one}").read_text() for one in ("host", "host.pub"))
+        keys = {"ed25519_private": private, "ed25519_public": public}
+        return "#cloud-config\n" + json.dumps(
+            {"ssh_keys": keys, "ssh_deletekeys": True, "ssh_genkeytypes": [], **more}
+        )
 
     def booted(self, made: list[Any]) -> None:
         for one in made:
@@ -69,8 +78,8 @@ class Lab:
         here.until(lambda: self.shown(id_)["State"]["Name"] == state, f"{id_} {state}")
 
     def ssh(self, address: str, command: str) -> str:
-        argv = ["ssh", "-F", "none", "-i", str(self.key), "-o", "StrictHostKeyChecking=no"]
-        argv += ["-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes"]
+        argv = ["ssh", "-F", "none", "-i", str(self.key), "-o", "StrictHostKeyChecking=yes"]
+        argv += ["-o", f"UserKnownHostsFile={self.key}.known", "-o", "BatchMode=yes"]
         argv += ["-o", "LogLevel=ERROR", f"admin@{address}", command]
         heard: list[subprocess.CompletedProcess[str]] = []
 
@@ -88,7 +97,9 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab(spot: Path) -> Iterator[Lab]:
     key = spot / "key"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    for file in (key, f"{key}.host"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(file)], check=True)
+    Path(f"{key}.known").write_text("* " + Path(f"{key}.host.pub").read_text())
     hosts = Hosts(here.IMAGES, range=str(network.choose(ID)))
     with Aws(hosts) as aws:
         yield Lab(aws, hosts, key)
@@ -157,7 +168,7 @@ def test_disks_stay_and_become_images(lab: Lab) -> None:
         lambda: lab.ec2.describe_images(ImageIds=[image])["Images"][0]["State"] == "available",
         "the image",
     )
-    fresh = b"#cloud-config\nbootcmd: [[sh, -c, 'echo fresh > /opt/boot']]\n"
+    fresh = lab.user_data(bootcmd=[["sh", "-c", "echo fresh > /opt/boot"]]).encode()
     lab.ec2.modify_instance_attribute(InstanceId=id_, UserData={"Value": fresh})
     lab.ec2.start_instances(InstanceIds=[id_])
     lab.until(id_, "running")

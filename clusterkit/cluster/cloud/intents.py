@@ -8,13 +8,12 @@ requests stay until all that was wished for is there: they tell what an attempt 
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from clusterkit.cluster.access import write_private
 from clusterkit.cluster.cloud.api import Candidate, Instance, Launch
 from clusterkit.cluster.cloud.clock import Clock
 from clusterkit.errors import ClusterError
@@ -82,20 +81,7 @@ class Intents:
             "made": intent.made.isoformat(),
             "ids": intent.ids,
         }
-        file = self._file(intent.launch.token)
-        staging = file.with_name(f".{file.stem}.{os.getpid()}.{secrets.token_hex(4)}")
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "w") as stream:
-                json.dump(said, stream, indent=1)
-                stream.flush()
-                os.fsync(stream.fileno())
-            staging.rename(file)
-        except OSError as error:
-            raise ClusterError(f"{file} cannot be written: {error.strerror}") from error
-        finally:
-            staging.unlink(missing_ok=True)
+        write_private(self._file(intent.launch.token), json.dumps(said, indent=1).encode())
 
     def _file(self, token: str) -> Path:
         return self._folder / f"{token}.json"

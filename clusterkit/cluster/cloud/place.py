@@ -9,11 +9,10 @@ credentials see nothing of the cluster, so that an end would be "proved" in the 
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from clusterkit.cluster.access import write_private
 from clusterkit.errors import ClusterError
 
 FILE = "place.json"
@@ -44,19 +43,7 @@ def read(folder: Path, cluster_id: str) -> Place | None:
 
 def write(folder: Path, place: Place) -> None:
     """Atomically."""
-    file = folder / FILE
-    staging = folder / f".{FILE}.{os.getpid()}.{secrets.token_hex(4)}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with staging.open("w") as stream:
-            json.dump(asdict(place), stream, indent=1)
-            stream.flush()
-            os.fsync(stream.fileno())
-        staging.rename(file)
-    except OSError as error:
-        raise ClusterError(f"{file} cannot be written: {error.strerror}") from error
-    finally:
-        staging.unlink(missing_ok=True)
+    write_private(folder / FILE, json.dumps(asdict(place), indent=1).encode())
 
 
 def forget(folder: Path) -> None:
