@@ -1,0 +1,283 @@
+"""The one door to Google: who asks, how patiently, and what becomes of an error.
+
+The SDK's own retries are off, and `operation.result()` is not used: it asks another endpoint than
+the one that was set. Every mutation carries a request id, so that it may be repeated.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from clusterkit.cluster.providers.gce import words
+from clusterkit.cluster.providers.gce.words import ApiError, OperationError, Trouble
+from clusterkit.errors import ClusterError, UsageError
+
+if TYPE_CHECKING:
+    from google.auth.credentials import Credentials
+
+#: Seconds for which Google's wish to slow down is obeyed, and for which an unclear end is repeated.
+_THROTTLED, _UNCLEAR = 180.0, 30.0
+#: Seconds for an operation to be done.
+OPERATION = 600.0
+#: The first pause and the longest, in seconds.
+_PAUSE, _PAUSE_AT_MOST = 1.0, 20.0
+#: The same between two looks at an operation.
+_LOOK, _LOOK_AT_MOST = 0.2, 5.0
+#: Seconds for an answer.
+_READ = 60.0
+_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+
+
+class Client:
+    """Calls to one region of one project. Safe to share among threads.
+
+    `endpoint` is another one than Google's, which is asked without credentials. `credentials` is
+    the file of a service account's key. `pause` waits for some seconds; given by tests.
+
+    Raises ClusterError without google-cloud-compute or credentials, UsageError without a project.
+    """
+
+    def __init__(
+        self,
+        region: str,
+        project: str | None = None,
+        *,
+        endpoint: str | None = None,
+        credentials: str | None = None,
+        say: Callable[[str], None] | None = None,
+        pause: Callable[[float], object] | None = None,
+    ) -> None:
+        self.region = region
+        self.endpoint = endpoint
+        self.say = say or (lambda _: None)
+        self._pause = pause or threading.Event().wait
+        self.credentials, found = _credentials(endpoint, credentials)
+        self.project = project or found or ""
+        if not self.project:
+            raise UsageError(
+                "Google needs a project: write `project:` into the settings, or set "
+                "GOOGLE_CLOUD_PROJECT, or `gcloud config set project ID`"
+            )
+        self._clients: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._said: set[str] = set()
+
+    def call(self, service: str, method: str, /, **request: Any) -> Any:
+        """One call, as "instances", "get"; Google's answer as the SDK gives it.
+
+        The project is filled in. Raises ApiError with Google's words, or ClusterError.
+        """
+        return self._asked(service, method, {"project": self.project, **request})
+
+    def pages(self, service: str, method: str, /, **request: Any) -> list[Any]:
+        """All of a listing; of an aggregated one the pairs of a scope and what is there."""
+        found: list[Any] = []
+        token = ""
+        while True:
+            more = {"page_token": token} if token else {}
+            answer = self._asked(service, method, {"project": self.project, **request, **more})
+            page = answer.raw_page
+            items = page.items
+            found += list(items.items()) if hasattr(items, "items") else list(items)
+            token = page.next_page_token
+            if not token:
+                return found
+
+    def act(self, service: str, method: str, /, *, wait: float = OPERATION, **request: Any) -> Any:
+        """A change, and the operation of it once it is done.
+
+        Raises ApiError when it was refused, OperationError with all errors that it ended with.
+        """
+        request.setdefault("request_id", str(uuid.uuid4()))
+        begun = self._asked(service, f"{method}_unary", {"project": self.project, **request})
+        return self.done(begun, f"{service}.{method}", wait)
+
+    def done(self, operation: Any, what: str, seconds: float = OPERATION) -> Any:
+        """The operation once it is done. Raises OperationError, ClusterError when it takes longer
+        than `seconds`.
+        """
+        deadline, pause = time.monotonic() + seconds, _LOOK
+        while _status(operation) != "DONE":
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"Google has not done {what} after {seconds:g} s (operation {operation.name}). "
+                    "Repeat the command: it goes on from here."
+                )
+            self._pause(pause)
+            pause = min(1.5 * pause, _LOOK_AT_MOST)
+            operation = self._look(operation)
+        troubles = _troubles(operation)
+        if troubles:
+            raise OperationError(what, _where(operation) or self.region, troubles)
+        if operation.http_error_status_code >= 400:
+            raise ApiError(
+                what,
+                self.region,
+                status=operation.http_error_status_code,
+                reason="",
+                said=operation.http_error_message,
+                project=self.project,
+            )
+        return operation
+
+    def say_once(self, subject: str, text: str) -> None:
+        """Tell the user about a subject, the first time that there is something to tell of it."""
+        with self._lock:
+            first = subject not in self._said
+            self._said.add(subject)
+        if first:
+            self.say(text)
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _look(self, operation: Any) -> Any:
+        name = {"operation": operation.name}
+        if operation.zone:
+            return self.call("zone_operations", "get", zone=_last(operation.zone), **name)
+        if operation.region:
+            return self.call("region_operations", "get", region=_last(operation.region), **name)
+        return self.call("global_operations", "get", **name)
+
+    def _asked(self, service: str, method: str, request: Mapping[str, Any]) -> Any:
+        """Ask, patiently."""
+        from google.api_core import exceptions
+        from google.auth import exceptions as auth
+        from requests import exceptions as requests
+
+        ask = getattr(self._client(service), method)
+        what = f"{service}.{method.removesuffix('_unary')}"
+        throttled, unclear = _Pauses(_THROTTLED), _Pauses(_UNCLEAR)
+        unsure = False
+        while True:
+            pauses = unclear
+            try:
+                answer = ask(request=dict(request), retry=None, timeout=_READ)
+            except exceptions.GoogleAPICallError as error:
+                found = self._error(what, error)
+                unsure = unsure or words.unclear(found.status)
+                found.unsure = unsure
+                if words.asks_to_slow_down(found.status, found.code):
+                    pauses = throttled
+                    self.say_once(
+                        "slowly",
+                        f"Google asks to slow down ({found.code or found.status}); it is asked "
+                        f"again, more and more slowly, for {_THROTTLED / 60:g} minutes at most",
+                    )
+                elif not words.unclear(found.status):
+                    raise found from error
+                ends: tuple[ClusterError, Exception] = (found, error)
+            except (requests.RequestException, auth.TransportError) as error:
+                unsure = True
+                said = words.short(str(error))
+                told = ClusterError(
+                    f"Google did not answer {what}: {said} Check this computer's network and "
+                    "proxy, then repeat the same command: it goes on."
+                )
+                ends = (told, error)
+            except auth.GoogleAuthError as error:
+                raise ClusterError(words.credentials(str(error))) from error
+            else:
+                return answer
+            seconds = pauses.next()
+            if seconds is None:
+                raise ends[0] from ends[1]
+            self._pause(seconds)
+
+    def _client(self, service: str) -> Any:
+        with self._lock:
+            if service not in self._clients:
+                from google.api_core.client_options import ClientOptions
+                from google.cloud import compute_v1
+
+                name = "".join(part.title() for part in service.split("_")) + "Client"
+                options = ClientOptions(api_endpoint=self.endpoint) if self.endpoint else None
+                made: Any = getattr(compute_v1, name)
+                self._clients[service] = made(
+                    credentials=self.credentials, client_options=options, transport="rest"
+                )
+            return self._clients[service]
+
+    def _error(self, what: str, error: Any) -> ApiError:
+        reason = str(getattr(error, "reason", None) or "")
+        if not reason:
+            listed = [one for one in error.errors or () if isinstance(one, Mapping)]
+            reason = str(next((one["reason"] for one in listed if one.get("reason")), ""))
+        return ApiError(
+            what,
+            self.project,
+            status=int(error.code or 0),
+            reason=reason,
+            said=str(error.message or error),
+            project=self.project,
+        )
+
+
+class _Pauses:
+    """Pauses that grow, with some chance in them, until their sum is `bound` seconds."""
+
+    def __init__(self, bound: float) -> None:
+        self._left, self._most = bound, _PAUSE
+        self._until = time.monotonic() + 4 * bound
+
+    def next(self) -> float | None:
+        """Seconds to wait; None when it has been enough."""
+        if self._left <= 0 or time.monotonic() > self._until:
+            return None
+        seconds = min(self._left, random.uniform(self._most / 2, self._most))  # noqa: S311
+        self._left -= seconds
+        self._most = min(2 * self._most, _PAUSE_AT_MOST)
+        return seconds
+
+
+def _credentials(endpoint: str | None, file: str | None) -> tuple[Credentials, str | None]:
+    """The credentials, and the project that they name."""
+    try:
+        import google.auth
+        from google.auth.credentials import AnonymousCredentials
+        from google.auth.exceptions import GoogleAuthError
+    except ImportError as error:
+        raise ClusterError(
+            "the provider gce needs google-cloud-compute, which is not installed: "
+            "pip install 'clusterkit[gce]'"
+        ) from error
+    if endpoint:
+        return AnonymousCredentials(), None  # type: ignore[no-untyped-call]
+    try:
+        if file is not None:
+            load: Any = google.auth.load_credentials_from_file
+            made, project = load(file, scopes=[_SCOPE])
+        else:
+            made, project = google.auth.default(scopes=[_SCOPE])
+    except (GoogleAuthError, OSError) as error:
+        raise ClusterError(words.credentials(str(error))) from error
+    return made, project
+
+
+def _status(operation: Any) -> str:
+    return str(operation.status.name)
+
+
+def _troubles(operation: Any) -> list[Trouble]:
+    found = []
+    for one in operation.error.errors:
+        metric, limit, where = "", None, ""
+        for detail in one.error_details:
+            if detail.quota_info.metric_name or detail.quota_info.limit_name:
+                metric = detail.quota_info.limit_name or detail.quota_info.metric_name
+                limit = detail.quota_info.limit
+                where = detail.quota_info.dimensions.get("region", "")
+        found.append(Trouble(one.code, one.message, metric, limit, where))
+    return found
+
+
+def _where(operation: Any) -> str:
+    return _last(operation.zone) or _last(operation.region)
+
+
+def _last(url: str) -> str:
+    return url.rpartition("/")[2]

@@ -1,0 +1,179 @@
+"""What Google said, and what to do about it. Pure. Google's own words are always passed on.
+
+Errors of calls: cloud.google.com/compute/docs/troubleshooting, google.aip.dev/193. Errors inside
+operations have codes of their own: cloud.google.com/compute/docs/reference/rest/v1/zoneOperations.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from clusterkit.cluster.cloud.api import CHECKED
+from clusterkit.errors import ClusterError
+
+#: Codes inside operations: code -> kind of `api.Refused`. The next candidate is tried after each.
+REFUSALS: Mapping[str, str] = {
+    "ZONE_RESOURCE_POOL_EXHAUSTED": "capacity",
+    "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS": "capacity",
+    "RESOURCE_POOL_EXHAUSTED": "capacity",
+    "IP_SPACE_EXHAUSTED": "capacity",
+    "IP_SPACE_EXHAUSTED_WITH_DETAILS": "capacity",
+    "VM_MIN_COUNT_NOT_REACHED": "capacity",
+    "QUOTA_EXCEEDED": "quota",
+    "LIMIT_EXCEEDED": "quota",
+    "UNSUPPORTED_OPERATION": "unsupported",
+}
+#: Of several errors of one operation this one only says that there are others.
+_OUTER = "VM_MIN_COUNT_NOT_REACHED"
+#: What is said of a type, or of GPUs, that a zone does not have.
+_NOT_HERE = re.compile(
+    r"machine type .*(does not exist|not found)|not (available|supported) in", re.IGNORECASE
+)
+#: Reasons of an error with HTTP 403 that mean: ask later.
+_SLOWER = frozenset(
+    {"rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"}
+)
+_LOGIN = (
+    "`gcloud auth application-default login` gives this computer credentials; on a machine without "
+    "a browser add --no-launch-browser. docs/gce.md, step 3."
+)
+#: No words of Google's own are longer; whole pages are.
+_LONG = 1000
+
+
+class GoogleError(ClusterError):
+    """Google refused something. `code` is the reason or code in Google's words."""
+
+    code: str
+    said: str
+
+
+class ApiError(GoogleError):
+    """Google refused a call. `status` is HTTP's; `unsure`: some try of it may have been taken."""
+
+    def __init__(
+        self, what: str, where: str, *, status: int, reason: str, said: str, project: str = ""
+    ) -> None:
+        self.what, self.status, self.code = what, status, reason
+        self.said = short(said)
+        self.unsure = False
+        told = advice(status, reason, said, project)
+        super().__init__(
+            f"Google refused {what} in {where}: {self.words}" + (f" {told}" if told else "")
+        )
+
+    @property
+    def words(self) -> str:
+        """The reason and the message, as one sentence."""
+        return f"{self.code}: {self.said}" if self.code else self.said
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One error of an operation. `metric`, `limit` and `where` tell of a QUOTA_EXCEEDED."""
+
+    code: str
+    said: str
+    metric: str = ""
+    limit: float | None = None
+    where: str = ""
+
+
+class OperationError(GoogleError):
+    """An operation was taken, and ended with errors; `troubles` are all of them."""
+
+    def __init__(self, what: str, where: str, troubles: Sequence[Trouble]) -> None:
+        self.what, self.troubles = what, tuple(troubles)
+        first = cause(troubles)
+        self.code, self.said = first.code, first.said
+        super().__init__(f"Google could not do {what} in {where}: {self.words}")
+
+    @property
+    def words(self) -> str:
+        """All errors; the one that only says that there are others comes last."""
+        ordered = sorted(self.troubles, key=lambda one: one.code == _OUTER)
+        told = [f"{one.code}: {short(one.said)}" for one in ordered]
+        return " ".join(dict.fromkeys(told))
+
+
+def cause(troubles: Sequence[Trouble]) -> Trouble:
+    """The error that the others follow from."""
+    return next((one for one in troubles if one.code != _OUTER), troubles[0])
+
+
+def refusal_kind(error: GoogleError) -> str:
+    """What kind of refusal of a launch an error is (`api.Refused`); "" for others."""
+    if isinstance(error, OperationError):
+        return REFUSALS.get(cause(error.troubles).code, "")
+    if error.code in REFUSALS:
+        return REFUSALS[error.code]
+    assert isinstance(error, ApiError)
+    if error.code in ("quotaExceeded", "limitExceeded"):
+        return "quota"
+    if error.status == 400 and _NOT_HERE.search(error.said):
+        return "unsupported"
+    return ""
+
+
+def asks_to_slow_down(status: int, reason: str) -> bool:
+    return status == 429 or (status == 403 and reason in _SLOWER)
+
+
+def unclear(status: int) -> bool:
+    """Whether it is open what became of the call: an error on Google's side that is no refusal."""
+    return status in (500, 502, 503, 504)
+
+
+def advice(status: int, reason: str, said: str, project: str) -> str:
+    """What to do about an error; "" where Google's words are all there is to say."""
+    low = said.lower()
+    if (
+        reason in ("accessNotConfigured", "SERVICE_DISABLED")
+        or "has not been used in project" in low
+    ):
+        api = "cloudbilling" if "billing" in low else "compute"
+        return (
+            f"The API is switched off: `gcloud services enable {api}.googleapis.com"
+            f"{f' --project {project}' if project else ''}`, then wait for a minute or two."
+        )
+    if reason in ("BILLING_DISABLED", "UREQ_PROJECT_BILLING_NOT_FOUND") or (
+        "billing" in low and "enable" in low
+    ):
+        return (
+            "The project has no billing account: link one at https://console.cloud.google.com/"
+            f"billing/linkedaccount{f'?project={project}' if project else ''}"
+        )
+    if status == 401:
+        return f"The credentials are not accepted, or have expired. {_LOGIN} {CHECKED}"
+    if status == 404 and "project" in low and "resource" in low:
+        return (
+            f"Is {project!r} the project's id (not its name or number)? `gcloud projects list` "
+            "shows those that there are."
+        )
+    if status == 403:
+        named = re.search(r"'([a-z]+\.[A-Za-z]+\.[A-Za-z]+)' permission", said)
+        missing = f"the permission {named[1]}" if named else "a permission"
+        return (
+            f"The credentials lack {missing}. The role Compute Admin (roles/compute.admin) of the "
+            f"project has all that clusterkit needs. {CHECKED}"
+        )
+    return ""
+
+
+def credentials(said: str) -> str:
+    """What google-auth says when it has no credentials, or cannot renew them."""
+    if "could not automatically determine" in said.lower() or "were not found" in said:
+        return f"no credentials for Google were found. {_LOGIN}"
+    return f"Google's credentials could not be used: {short(said)} {_LOGIN}"
+
+
+def short(said: str) -> str:
+    """Google's words, in one line that ends as a sentence; of a page its text's beginning."""
+    if re.search(r"<(!doctype\s+)?html", said, re.IGNORECASE):
+        said = re.sub(r"<[^<>]*>", " ", said)
+    said = " ".join(said.split())
+    if len(said) > _LONG:
+        said = f"{said[:_LONG].rstrip()} ..."
+    return said if not said or said.endswith((".", "!", "?")) else f"{said}."
