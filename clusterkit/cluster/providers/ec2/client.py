@@ -8,13 +8,12 @@ repeated: launches carry a token, what is there already is looked at by whoever 
 
 from __future__ import annotations
 
-import random
 import threading
-import time
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from clusterkit.cluster.cloud.patience import Pauses
 from clusterkit.cluster.providers.ec2 import words
 from clusterkit.cluster.providers.ec2.words import ApiError
 from clusterkit.errors import ClusterError, UsageError
@@ -34,8 +33,6 @@ _ASIDES = ("pricing", "service-quotas", "ssm")
 _SETTLING = 60.0
 #: How codes end that say that something is not there.
 _UNKNOWN = (".NotFound", ".Unknown")
-#: The first pause and the longest, in seconds.
-_PAUSE, _PAUSE_AT_MOST = 1.0, 20.0
 #: Seconds to connect, and for an answer.
 _CONNECT, _READ = 10, 60
 
@@ -93,12 +90,12 @@ class Client:
         )
         at = at or _home(service, self.region)
         method = getattr(self._client(service, at), xform_name(operation))
-        throttled = _Pauses(_THROTTLED)
+        throttled = Pauses(_THROTTLED)
         # What was repeated in vain is asked once from then on, where little depends on it.
         key = (service, operation, at)
         unsure = False
-        aside = _Pauses(0.0 if key in self._vain else _ASIDE)
-        unclear = aside if service in _ASIDES else _Pauses(_UNCLEAR)
+        aside = Pauses(0.0 if key in self._vain else _ASIDE)
+        unclear = aside if service in _ASIDES else Pauses(_UNCLEAR)
         while True:
             pauses = unclear
             try:
@@ -154,7 +151,7 @@ class Client:
         """What `ask` answers. AWS may not know for a while what it has just made: after an error
         with a code that ends as one of `codes` it is asked again, for a minute at most.
         """
-        pauses = _Pauses(_SETTLING)
+        pauses = Pauses(_SETTLING)
         while True:
             try:
                 return ask()
@@ -266,27 +263,6 @@ def _home(service: str, region: str) -> str:
     if region.startswith("ap-"):
         return "ap-south-1"
     return "eu-central-1" if region.startswith(("eu-", "me-", "af-", "il-")) else "us-east-1"
-
-
-class _Pauses:
-    """Pauses that grow, with some chance in them, until their sum is `bound` seconds.
-
-    Where AWS is slow to answer as well, they end after four times as long.
-    """
-
-    def __init__(self, bound: float) -> None:
-        self._left = bound
-        self._until = time.monotonic() + 4 * bound
-        self._most = _PAUSE
-
-    def next(self) -> float | None:
-        """Seconds to wait; None when it has been enough."""
-        if self._left <= 0 or time.monotonic() > self._until:
-            return None
-        seconds = min(self._left, random.uniform(self._most / 2, self._most))  # noqa: S311
-        self._left -= seconds
-        self._most = min(2 * self._most, _PAUSE_AT_MOST)
-        return seconds
 
 
 @cache

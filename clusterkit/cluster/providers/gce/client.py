@@ -6,13 +6,13 @@ the one that was set. Every mutation carries a request id, so that it may be rep
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from clusterkit.cluster.cloud.patience import Pauses
 from clusterkit.cluster.providers.gce import words
 from clusterkit.cluster.providers.gce.words import ApiError, OperationError, Trouble
 from clusterkit.errors import ClusterError, UsageError
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 _THROTTLED, _UNCLEAR = 180.0, 30.0
 #: Seconds for an operation to be done.
 OPERATION = 600.0
-#: The first pause and the longest, in seconds.
-_PAUSE, _PAUSE_AT_MOST = 1.0, 20.0
-#: The same between two looks at an operation.
+#: Seconds between two looks at an operation: the first pause, and the longest.
 _LOOK, _LOOK_AT_MOST = 0.2, 5.0
 #: Seconds for an answer.
 _READ = 60.0
@@ -151,7 +149,7 @@ class Client:
 
         ask = getattr(self._client(service), method)
         what = f"{service}.{method.removesuffix('_unary')}"
-        throttled, unclear = _Pauses(_THROTTLED), _Pauses(_UNCLEAR)
+        throttled, unclear = Pauses(_THROTTLED), Pauses(_UNCLEAR)
         unsure = False
         while True:
             pauses = unclear
@@ -215,23 +213,6 @@ class Client:
             said=str(error.message or error),
             project=self.project,
         )
-
-
-class _Pauses:
-    """Pauses that grow, with some chance in them, until their sum is `bound` seconds."""
-
-    def __init__(self, bound: float) -> None:
-        self._left, self._most = bound, _PAUSE
-        self._until = time.monotonic() + 4 * bound
-
-    def next(self) -> float | None:
-        """Seconds to wait; None when it has been enough."""
-        if self._left <= 0 or time.monotonic() > self._until:
-            return None
-        seconds = min(self._left, random.uniform(self._most / 2, self._most))  # noqa: S311
-        self._left -= seconds
-        self._most = min(2 * self._most, _PAUSE_AT_MOST)
-        return seconds
 
 
 def _credentials(endpoint: str | None, file: str | None) -> tuple[Credentials, str | None]:
