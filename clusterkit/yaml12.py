@@ -142,6 +142,8 @@ def _text(file: Path, what: str) -> str:
 def _syntax(error: yaml.MarkedYAMLError, text: str) -> Problem:
     mark = error.problem_mark or error.context_mark
     line = mark.line + 1 if mark is not None else None
+    if "nesting depth" in str(error.problem):  # newer parsers have a bound of their own
+        return Problem(f"nested more than {MAX_DEPTH} deep", line)
     message = f"not valid YAML: {error.problem or error.context}"
     if error.problem and error.context:
         message += f", {error.context}"
