@@ -83,6 +83,48 @@ Ec2Image = Annotated[
         }
     ),
 ]
+GceRegion = Annotated[
+    str | None,
+    BeforeValidator(optional(cloud_values.gce_region)),
+    text_schema({"type": "string", "pattern": f"^{cloud_values.GCE_REGION}$"}),
+]
+GceProject = Annotated[
+    str | None,
+    BeforeValidator(optional(cloud_values.gce_project)),
+    text_schema({"type": "string", "pattern": f"^{cloud_values.GCE_PROJECT}$"}),
+]
+GceNetwork = Annotated[
+    str | None,
+    BeforeValidator(optional(cloud_values.gce_network)),
+    text_schema({"type": "string", "pattern": f"^{cloud_values.GCE_NETWORK}$"}),
+]
+GceSubnetwork = Annotated[
+    str | None,
+    BeforeValidator(optional(cloud_values.gce_subnetwork)),
+    text_schema({"type": "string", "pattern": f"^{cloud_values.GCE_SUBNETWORK}$"}),
+]
+GceEndpoint = Annotated[
+    str | None,
+    BeforeValidator(optional(cloud_values.gce_endpoint)),
+    text_schema({"type": "string", "pattern": "^https?://"}),
+]
+GceImage = Annotated[
+    str,
+    BeforeValidator(cloud_values.gce_image),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": list(cloud_values.GCE_IMAGES)},
+                {"type": "string", "pattern": f"^{cloud_values.GCE_IMAGE}$"},
+            ]
+        }
+    ),
+]
+GceRun = Annotated[
+    int | None,
+    BeforeValidator(optional(cloud_values.gce_run)),
+    text_schema({"type": "integer", "minimum": 30}, _TIME),
+]
 HostText = Annotated[str, BeforeValidator(values.host_text), WithJsonSchema(TEXT)]
 SlurmConf = Annotated[
     dict[str, Scalar],
@@ -154,6 +196,17 @@ Ec2Zones = Annotated[
     BeforeValidator(cloud_values.any_or_several(cloud_values.ec2_zone)),
     PlainSerializer(_any, when_used="json"),
     _listing(cloud_values.EC2_ZONE, "any"),
+]
+GceTypes = Annotated[
+    tuple[str, ...],
+    BeforeValidator(cloud_values.several(cloud_values.gce_type)),
+    _listing(cloud_values.GCE_TYPE),
+]
+GceZones = Annotated[
+    tuple[str, ...],
+    BeforeValidator(cloud_values.any_or_several(cloud_values.gce_zone)),
+    PlainSerializer(_any, when_used="json"),
+    _listing(cloud_values.GCE_ZONE, "any"),
 ]
 #: A cloud's machine has what its type has.
 Decided = Annotated[

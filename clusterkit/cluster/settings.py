@@ -6,6 +6,7 @@ what concerns several values at once, or the disk, is looked at.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,9 +16,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from clusterkit import yaml12
-from clusterkit.cluster import cloud_values, values
+from clusterkit.cluster import values
 from clusterkit.cluster.slurm_keys import Refused
-from clusterkit.cluster.spec import SPECS, Built, CloudSpec, Ec2Spec, Spec, SshSpec
+from clusterkit.cluster.spec import SPECS, Built, CloudSpec, Spec, SshSpec
 from clusterkit.cluster.values import either, shown, unknown
 from clusterkit.yaml12 import Document, Node, Scalar
 
@@ -158,9 +159,8 @@ def _cluster(tree: _Tree, name: str, data: Any) -> Spec | None:
         _check_hosts(tell, data)
     if issubclass(model, CloudSpec):
         _check_least(tell, data)
-    if model is Ec2Spec:
-        _check_zones(tell, data)
-    _check_files(tell, tree.folder, data)
+        _check_zones(tell, model, data)
+    _check_files(tell, model, tree.folder, data)
     return spec
 
 
@@ -359,7 +359,7 @@ def _check_least(tell: Tell, data: Mapping[str, Any]) -> None:
             )
 
 
-def _check_zones(tell: Tell, data: Mapping[str, Any]) -> None:
+def _check_zones(tell: Tell, model: type[CloudSpec], data: Mapping[str, Any]) -> None:
     """All zones are in one region: that of the settings, or else the first one's."""
     places: list[tuple[Where, Any]] = [(("head",), data.get("head"))]
     groups = data.get("workers")
@@ -371,7 +371,7 @@ def _check_zones(tell: Tell, data: Mapping[str, Any]) -> None:
     for where, part in places:
         zones = part.get("zones") if isinstance(part, dict) else None
         for zone in zones if isinstance(zones, list) else (zones,):
-            own = cloud_values.ec2_zone_region(zone) if isinstance(zone, str) else ""
+            own = model.zone_region(zone) if isinstance(zone, str) else ""
             if not own:
                 continue  # told already, or any
             if region is None:
@@ -384,9 +384,11 @@ def _check_zones(tell: Tell, data: Mapping[str, Any]) -> None:
                 break
 
 
-def _check_files(tell: Tell, folder: Path, data: Mapping[str, Any]) -> None:
+def _check_files(tell: Tell, model: type[Spec], folder: Path, data: Mapping[str, Any]) -> None:
     environment = data.get("environment")
-    places: list[tuple[Where, Any]] = [(("key",), data.get("key"))]
+    places: list[tuple[Where, Any]] = [
+        ((key,), data.get(key)) for key in ("key", "credentials") if key in model.model_fields
+    ]
     if isinstance(environment, dict):
         places.append((("environment", "requirements"), environment.get("requirements")))
     for where, value in places:
@@ -399,6 +401,8 @@ def _check_files(tell: Tell, folder: Path, data: Mapping[str, Any]) -> None:
         message = _file_problem(file)
         if message is None and where == ("key",):
             message = _key_problem(file)
+        if message is None and where == ("credentials",):
+            message = _credentials_problem(file)
         if message is not None:
             tell(where, message)
 
@@ -430,3 +434,15 @@ def _key_problem(key: Path) -> str | None:
             f"chmod 600 {key}"
         )
     return None
+
+
+def _credentials_problem(file: Path) -> str | None:
+    try:
+        found = json.loads(file.read_bytes())
+    except OSError as error:
+        return f"{file} cannot be read: {error.strerror}"
+    except ValueError:
+        found = None
+    if isinstance(found, dict) and "type" in found:
+        return None
+    return f"{file} is no key file of a service account, as Google gives it (JSON, with a `type`)"

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from clusterkit.cluster import slurm_keys, values
+from clusterkit.cluster import cloud_values, slurm_keys, values
 from clusterkit.cluster.fields import (
     TEXT,
     Cidrs,
@@ -24,6 +24,15 @@ from clusterkit.cluster.fields import (
     Ec2Types,
     Ec2Zones,
     FilePath,
+    GceEndpoint,
+    GceImage,
+    GceNetwork,
+    GceProject,
+    GceRegion,
+    GceRun,
+    GceSubnetwork,
+    GceTypes,
+    GceZones,
     GroupName,
     HostText,
     Login,
@@ -335,6 +344,11 @@ class CloudSpec(Built):
         default_factory=CloudTimeouts, description="How long a start waits."
     )
 
+    @staticmethod
+    def zone_region(zone: str) -> str:
+        """The region that a zone belongs to, "" for what is no zone."""
+        raise NotImplementedError
+
 
 class Ec2Head(CloudHead):
     """A head on EC2."""
@@ -354,6 +368,7 @@ class Ec2Spec(CloudSpec):
     """Instances of Amazon EC2."""
 
     provider: Literal["ec2"] = "ec2"
+    zone_region = staticmethod(cloud_values.ec2_zone_region)
     region: Ec2Region = Field(
         default=None,
         description="Such as us-east-1; unless told, AWS_REGION's or your profile's.",
@@ -371,6 +386,73 @@ class Ec2Spec(CloudSpec):
     )
     head: Ec2Head = Field(description="The machine that SLURM is steered from.")
     workers: Annotated[dict[GroupName, Ec2Group], BeforeValidator(_section)] = Field(
+        default_factory=dict, description="Groups of machines that run jobs; each is a partition."
+    )
+
+
+_GCE_TYPES = (
+    "Machine types in order: the first that can be had is taken. GPUs are attached to one of N1 "
+    "with a +: n1-standard-8+nvidia-tesla-t4:1."
+)
+
+
+class GceHead(CloudHead):
+    """A head on Google Compute Engine."""
+
+    types: GceTypes = Field(description=_GCE_TYPES)
+    zones: GceZones = Field(default=(), description=_ZONES)
+
+
+class GceGroup(CloudGroup):
+    """Google's machines of one kind; a SLURM partition. Disk in GiB."""
+
+    types: GceTypes = Field(description=_GCE_TYPES)
+    zones: GceZones = Field(default=(), description=_ZONES)
+
+
+class GceSpec(CloudSpec):
+    """Machines of Google Compute Engine."""
+
+    provider: Literal["gce"] = "gce"
+    zone_region = staticmethod(cloud_values.gce_zone_region)
+    region: GceRegion = Field(
+        default=None,
+        description="Such as us-central1; unless told, CLOUDSDK_COMPUTE_REGION's or gcloud's.",
+    )
+    project: GceProject = Field(
+        default=None,
+        description="A project's id; unless told, GOOGLE_CLOUD_PROJECT's or gcloud's.",
+    )
+    credentials: FilePath = Field(
+        default=None,
+        description="A key file of a service account; unless told, the application's default.",
+    )
+    endpoint: GceEndpoint = Field(
+        default=None,
+        description="Another Compute Engine than Google's, http://...; it is asked without login.",
+    )
+    network: GceNetwork = Field(
+        default=None,
+        description="A VPC network; unless told, that of `subnetwork`, or the one named default.",
+    )
+    subnetwork: GceSubnetwork = Field(
+        default=None, description="A subnetwork of it; unless told, the region's own."
+    )
+    image: GceImage = Field(
+        default="ubuntu-24.04", description="What the machines run; or family/NAME, or a name."
+    )
+    disk_type: Literal["auto", "pd-balanced", "pd-ssd", "pd-standard", "hyperdisk-balanced"] = (
+        Field(
+            default="auto",
+            description="Kind of disks; auto: pd-balanced, or hyperdisk-balanced of newer types.",
+        )
+    )
+    max_run: GceRun = Field(
+        default=None,
+        description="Google deletes each machine after so long, whatever happens, such as 2d.",
+    )
+    head: GceHead = Field(description="The machine that SLURM is steered from.")
+    workers: Annotated[dict[GroupName, GceGroup], BeforeValidator(_section)] = Field(
         default_factory=dict, description="Groups of machines that run jobs; each is a partition."
     )
 
