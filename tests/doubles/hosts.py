@@ -30,6 +30,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import Protocol
 
 from clusterkit.cluster import processes
 from clusterkit.cluster.nspawn import base, cgroup, host, network, surroundings
@@ -121,6 +122,22 @@ class Doors:
                     lines += [f"{sets} accept"]
         lines += [f"ip saddr {net.range} ip daddr {net.range} drop", "}", "}"]
         return "\n".join(lines) + "\n"
+
+
+class Machines(Protocol):
+    """What a double asks of its hosts; `Hosts` is one. Each call may take as long as it needs."""
+
+    net: Network
+
+    def begin(self, gone: Callable[[str], None]) -> None: ...
+    def boot(self, order: Order) -> None: ...
+    def guard(self, doors: Doors) -> None: ...
+    def power_off(self, id_: str) -> None: ...
+    def kill(self, id_: str) -> None: ...
+    def end(self, id_: str) -> None: ...
+    def snapshot(self, id_: str, image: str) -> None: ...
+    def console(self, id_: str) -> str: ...
+    def close(self) -> None: ...
 
 
 @dataclass

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from botocore.session import Session
 from moto.moto_api._internal.models import moto_api_backend
@@ -29,33 +29,17 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from clusterkit.cluster.nspawn.network import Network
 from doubles.aws import catalogue, instances, network, services, storage, wire
-from doubles.aws.faults import Effect, Fault, Hold
+from doubles.aws.faults import Fault
 from doubles.aws.wire import AwsError, Raw, Request
 from doubles.aws.world import ACTIONS, Thing, World
-from doubles.hosts import Doors, Gpus, Order
+from doubles.faults import Effect, Hold
+from doubles.hosts import Doors, Gpus, Machines, Order
 
 __all__ = ["Aws", "AwsError", "Call", "Fault", "Hold"]
 
 #: Modules that are imported for the actions that they bring.
 PARTS = (instances, network, services, storage)
-
-
-class Machines(Protocol):
-    """What makes instances real; see ../hosts.py. Each call may take as long as it needs."""
-
-    net: Network
-
-    def begin(self, gone: Callable[[str], None]) -> None: ...
-    def boot(self, order: Order) -> None: ...
-    def guard(self, doors: Doors) -> None: ...
-    def power_off(self, id_: str) -> None: ...
-    def kill(self, id_: str) -> None: ...
-    def end(self, id_: str) -> None: ...
-    def snapshot(self, id_: str, image: str) -> None: ...
-    def console(self, id_: str) -> str: ...
-    def close(self) -> None: ...
 
 
 @dataclass

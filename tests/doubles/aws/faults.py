@@ -1,15 +1,11 @@
-"""Bad days, by plan: errors, cut connections, slowness, and calls that are held."""
+"""Bad days of AWS's, by plan."""
 
 from __future__ import annotations
 
-import fnmatch
-import threading
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
+from doubles import faults
 from doubles.aws.wire import AwsError
-
-Effect = Literal["before", "after"]
 
 #: What services say to the same trouble: kind -> service -> code, words, HTTP status.
 #: "" is every other service (JSON).
@@ -76,36 +72,13 @@ _CODES: dict[str, tuple[str, int]] = {
 
 
 @dataclass
-class Fault:
-    """What happens to calls of `action` ("RunInstances", "ec2:*", "*") after `after` of them, to
-    `times` of them (None: to all).
+class Fault(faults.Fault):
+    """What happens to calls of `action` ("RunInstances", "ec2:*", "*").
 
     `what`: "throttle", "expired", "denied", "unavailable", "internal" (each service says it in its
     own way); any other error code of AWS's; "cut" (the connection ends before the call takes
     effect); "lost" (it takes effect, and its answer is lost); "slow" (answered after `seconds`).
     """
-
-    action: str
-    what: str
-    times: int | None = 1
-    after: int = 0
-    words: str = ""
-    seconds: float = 1.0
-    #: How many calls it happened to.
-    hits: int = 0
-
-    def strikes(self, action: str) -> bool:
-        """Whether it happens to this call, which is counted."""
-        pattern = self.action if ":" in self.action or self.action == "*" else f"*:{self.action}"
-        if not fnmatch.fnmatchcase(action, pattern):
-            return False
-        if self.after > 0:
-            self.after -= 1
-            return False
-        if self.times is not None and self.hits >= self.times:
-            return False
-        self.hits += 1
-        return True
 
     def error(self, action: str) -> AwsError | None:
         """What is answered; None for what is no answer."""
@@ -120,27 +93,5 @@ class Fault:
             words, status = _CODES.get(code, (code, 400))
         return AwsError(code, self.words or words.format(action=action), status)
 
-
-@dataclass
-class Hold:
-    """A call that waits: the n-th from when it was planned, before or after it took effect.
-
-    `reached` is set when it waits there; `action` says what it is.
-    """
-
-    at: int
-    effect: Effect = "before"
-    action: str = ""
-    reached: threading.Event = field(default_factory=threading.Event)
-    dropped: bool = False
-    _go: threading.Event = field(default_factory=threading.Event)
-
-    def release(self, *, drop: bool = False) -> None:
-        """Let it go on. `drop`: the caller has died meanwhile, and the call never arrived."""
-        self.dropped = drop
-        self._go.set()
-
-    def wait(self, action: str) -> None:
-        self.action = action
-        self.reached.set()
-        self._go.wait()
+    def _pattern(self) -> str:
+        return self.action if ":" in self.action or self.action == "*" else f"*:{self.action}"
