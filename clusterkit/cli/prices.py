@@ -25,7 +25,7 @@ def prices_command(
 ) -> None:
     """What an hour of machines costs, asked of the cloud now, the cheapest first.
 
-    NAME is a cluster of the settings, or a provider (ec2). Without TYPES: the cluster's.
+    NAME is a cluster of the settings, or a provider (ec2, gce). Without TYPES: the cluster's.
 
     \b
       clusterkit prices aws g5.xlarge g4dn.xlarge --spot

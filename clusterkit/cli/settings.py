@@ -11,7 +11,7 @@ from clusterkit.cluster import config
 from clusterkit.errors import UsageError
 from clusterkit.paths import Home
 
-_PROVIDERS = ("nspawn", "ssh", "ec2", "attach", "local")
+_PROVIDERS = ("nspawn", "ssh", "ec2", "gce", "attach", "local")
 
 
 @click.command("init")

@@ -7,7 +7,7 @@ file, with line and key, is told by `config`; checks that need the disk are ther
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -349,6 +349,16 @@ class CloudSpec(Built):
         """The region that a zone belongs to, "" for what is no zone."""
         raise NotImplementedError
 
+    @property
+    def access(self) -> tuple[object, ...]:
+        """What the settings say of whose credentials are used, and where."""
+        return ()
+
+    def at(self, region: str | None, account: str | None = None) -> Self:
+        """The same in this region, of the account that a cluster was made in."""
+        del account
+        return self.model_copy(update={"region": region})
+
 
 class Ec2Head(CloudHead):
     """A head on EC2."""
@@ -388,6 +398,10 @@ class Ec2Spec(CloudSpec):
     workers: Annotated[dict[GroupName, Ec2Group], BeforeValidator(_section)] = Field(
         default_factory=dict, description="Groups of machines that run jobs; each is a partition."
     )
+
+    @property
+    def access(self) -> tuple[object, ...]:
+        return (self.profile,)
 
 
 _GCE_TYPES = (
@@ -456,6 +470,13 @@ class GceSpec(CloudSpec):
         default_factory=dict, description="Groups of machines that run jobs; each is a partition."
     )
 
+    @property
+    def access(self) -> tuple[object, ...]:
+        return (self.project, self.credentials, self.endpoint)
+
+    def at(self, region: str | None, account: str | None = None) -> Self:
+        return self.model_copy(update={"region": region, "project": self.project or account})
+
 
 class AttachSpec(Spec):
     """A SLURM that somebody else runs; nothing is installed on it."""
@@ -504,6 +525,7 @@ SPECS: Mapping[str, type[Spec]] = {
     "nspawn": NspawnSpec,
     "ssh": SshSpec,
     "ec2": Ec2Spec,
+    "gce": GceSpec,
     "attach": AttachSpec,
     "local": LocalSpec,
 }

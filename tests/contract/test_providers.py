@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from doubles.aws import Aws
+from doubles.gce import Gce
 
 from clusterkit.cluster import access, inventory, packages, providers
 from clusterkit.cluster.access import Identity
@@ -16,7 +17,7 @@ from clusterkit.cluster.cloud.provider import CloudProvider
 from clusterkit.cluster.nspawn import base, cgroup, host, needs, network
 from clusterkit.cluster.nspawn.network import Network
 from clusterkit.cluster.providers import Machine, Provider
-from clusterkit.cluster.spec import Ec2Spec, LocalSpec, NspawnSpec, Spec, SshSpec
+from clusterkit.cluster.spec import Ec2Spec, GceSpec, LocalSpec, NspawnSpec, Spec, SshSpec
 from clusterkit.transport import Ssh
 
 IMAGES = Path("/var/tmp/clusterkit-e2e")
@@ -61,12 +62,25 @@ def ec2_spec(_folder: Path) -> Spec:
     )
 
 
+def gce_spec(_folder: Path) -> Spec:
+    return GceSpec.model_validate(
+        {
+            "region": "us-central1",
+            "connect": "private",
+            "own_address": "192.0.2.7",
+            "head": {"types": ["e2-medium"]},
+            "workers": {"cpu": {"count": 1, "types": ["n2-standard-2"], "market": "spot"}},
+        }
+    )
+
+
 #: provider -> its settings for the test, from the test's folder
 SPECS: dict[str, Callable[[Path], Spec]] = {
     "local": local_spec,
     "nspawn": nspawn_spec,
     "ssh": ssh_spec,
     "ec2": ec2_spec,
+    "gce": gce_spec,
 }
 EACH = [
     pytest.param(name, marks=[NO_MACHINES] if name in ("nspawn", "ssh") else [])
@@ -119,6 +133,19 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
         yield made
 
 
+@pytest.fixture
+def gce(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gce]:
+    """Likewise."""
+    with Gce() as made:
+        for name, value in made.environment.items():
+            monkeypatch.setenv(name, value)
+        yield made
+
+
+#: provider -> the fixture of its cloud's double
+DOUBLES = {"ec2": "aws", "gce": "gce"}
+
+
 @pytest.fixture(params=EACH)
 def provider(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -127,8 +154,8 @@ def provider(
     if request.param == "ssh":
         there = request.getfixturevalue("machine")
         (tmp_path / "machine.json").write_text(json.dumps(there))
-    if request.param == "ec2":
-        request.getfixturevalue("aws")
+    if request.param in DOUBLES:
+        request.getfixturevalue(DOUBLES[request.param])
     made = make(request.param, tmp_path)
     try:
         yield made

@@ -396,7 +396,7 @@ def test_adopt_of_something_that_is_no_cloud(project: Path, cloud: Memory, capsy
     (project / "clusterkit.yaml").write_text("clusters:\n  lab:\n    provider: local\n")
     code, _, err = run(capsys, "adopt", "lab", "--yes")
     assert code == 2
-    assert "only a cluster of a cloud (ec2)" in err
+    assert "only a cluster of a cloud (ec2, gce)" in err
     assert run(capsys, "adopt", "x", "--provider", "azure")[0] == 2
 
 

@@ -154,7 +154,7 @@ def test_a_head_that_works_needs_no_workers() -> None:
     assert spec("provider: nspawn\nhead: {worker: true}").workers == {}
 
 
-@pytest.mark.parametrize("provider", ["nspawn", "ssh", "ec2", "attach", "local"])
+@pytest.mark.parametrize("provider", ["nspawn", "ssh", "ec2", "gce", "attach", "local"])
 def test_the_examples_are_right(provider: str) -> None:
     example = (templates() / "init" / f"{provider}.yaml").read_text()
     text = example.replace("NAME:", "lab:")
@@ -280,7 +280,8 @@ def test_settings_are_frozen() -> None:
     ("body", "problem"),
     [
         ("provider: nspwan", 'line 3: provider: "nspwan" is unknown; did you mean nspawn? Allow'),
-        ("image: debian-12", "line 2: has no `provider:`; it is nspawn, ssh, ec2, attach or local"),
+        ("image: debian-12",
+         "line 2: has no `provider:`; it is nspawn, ssh, ec2, gce, attach or local"),
         (NSPAWN + "wrokers: 1", "line 5: wrokers: unknown; did you mean workers? Allowed:"),
         (NSPAWN + "image: debian-11", 'line 5: image: "debian-11" is unknown; did you mean'),
         (NSPAWN + "image: 12", "line 5: image: expected debian-12, debian-13, ubuntu-22.04 or"),

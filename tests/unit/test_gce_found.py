@@ -26,6 +26,7 @@ LABELS = {
 def machine(name: str = "lab-gpu-7", status: str = "RUNNING", **more: Any) -> sdk.Instance:
     said = {
         "name": name,
+        "id": "4711",
         "status": status,
         "zone": ZONE,
         "machineType": f"{ZONE}/machineTypes/n1-standard-8",
@@ -65,7 +66,7 @@ def test_a_description_of_somebody_else_tells_nothing(text: str) -> None:
 def test_a_machine() -> None:
     one = found.instance(machine())
     assert (one.id, one.zone, one.market, one.state) == (
-        "lab-gpu-7", "us-central1-b", "spot", "running",
+        "lab-gpu-7/4711", "us-central1-b", "spot", "running",
     )  # fmt: skip
     assert one.type == "n1-standard-8+nvidia-tesla-t4:1"
     assert (one.private, one.public, one.disk) == ("10.128.0.5", "203.0.113.9", 30)
@@ -111,3 +112,25 @@ def test_an_image() -> None:
     assert (one.id, one.arch, one.disk, one.state) == (
         "projects/u/global/images/ubuntu-2404", "x86_64", 10, "available",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "numbers"), [("lab-gpu-2", "gpu", "2"), ("lab-head", "head", "1")]
+)
+def test_a_machine_that_was_taken_is_told_by_its_name(name: str, group: str, numbers: str) -> None:
+    said = sdk.Operation(
+        operation_type="compute.instances.preempted",
+        target_link=f"{ZONE}/instances/{name}",
+        target_id=4711,
+        zone=ZONE,
+        insert_time="2026-11-21T05:41:18.123-08:00",
+        status_message="Instance was preempted.",
+    )
+    one = found.taken(said, "lab", {"clusterkit-id": "0" * 16})
+    assert one is not None
+    assert (one.id, one.state, one.taken, one.why) == (
+        f"{name}/4711", "ended", True, "Instance was preempted.",
+    )  # fmt: skip
+    assert (one.labels[api.GROUP], one.labels[api.NUMBERS]) == (group, numbers)
+    assert found.taken(said, "la", {}) is None
+    assert found.taken(said, "lab-gpu", {}) is None

@@ -26,12 +26,11 @@ GCE = (
 
 @pytest.fixture(autouse=True)
 def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to stand in, where gce is a provider."""
+    """An empty folder to stand in."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     project = tmp_path / "project"
     project.mkdir()
     monkeypatch.chdir(project)
-    monkeypatch.setitem(spec.SPECS, "gce", GceSpec)  # type: ignore[arg-type] # it is a dict
     return project
 
 

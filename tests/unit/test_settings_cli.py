@@ -35,10 +35,10 @@ def test_a_new_file_then_more_clusters_in_it(
     first = file.read_text()
     (project / "deep").mkdir()
     monkeypatch.chdir(project / "deep")
-    for provider in ("ssh", "ec2", "attach", "local"):
+    for provider in ("ssh", "ec2", "gce", "attach", "local"):
         assert main.run(["init", f"my-{provider}", "--provider", provider]) == 0
     assert file.read_text().startswith(first)
-    assert list(config.load(file)) == ["lab", "my-ssh", "my-ec2", "my-attach", "my-local"]
+    assert list(config.load(file)) == ["lab", "my-ssh", "my-ec2", "my-gce", "my-attach", "my-local"]
     assert f"{file}: the cluster 'my-ssh' was added." in capsys.readouterr().out
 
 

@@ -70,7 +70,10 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One way to get machines; they are tried in the order that the plan shows."""
+    """One way to get machines; they are tried in the order that the plan shows.
+
+    `zone` is the region's name where the cloud shall choose among its zones.
+    """
 
     type: str
     zone: str
@@ -214,6 +217,8 @@ class Cloud(abc.ABC):
     #: The kinds of things `resources` looks for, plural, in words, for the proof after `stop`.
     kinds: ClassVar[tuple[str, ...]]
     currency: ClassVar[str] = "USD"
+    #: Whether a launch may name the region instead of a zone, and the cloud chooses the zone.
+    chooses_zone: ClassVar[bool] = False
     region: str
 
     def tell(self, say: Callable[[str], None]) -> None:

@@ -182,8 +182,7 @@ def _cloud(case: _Case, spec: CloudSpec) -> Iterator[Finding]:
     try:
         identity = access.read_id(case.folder)
         place = places.read(case.folder, identity) if identity else None
-        region = place.region if place is not None else spec.region
-        cloud = known.connect(spec.model_copy(update={"region": region}))
+        cloud = known.connect(spec.at(place.region, place.account) if place is not None else spec)
     except ClusterkitError as error:
         yield Finding("cloud", "bad", str(error))
         return

@@ -45,7 +45,7 @@ def regions(home: Home) -> list[Region]:
     """
     made: dict[tuple[object, ...], Region] = {}
     for spec in _specs(home):
-        key = (spec.provider, spec.region, getattr(spec, "profile", None))
+        key = (spec.provider, spec.region, *spec.access)
         made.setdefault(key, Region(spec))
     return list(made.values())
 
@@ -66,8 +66,7 @@ def everywhere(home: Home, warn: Warn) -> list[Region]:
     some = regions(home)
     accounts: dict[tuple[object, ...], Region] = {}
     for one in (*some, *(named(provider, None) for provider in known.CLOUDS)):
-        profile = getattr(one.settings, "profile", None)
-        accounts.setdefault((one.settings.provider, profile), one)
+        accounts.setdefault((one.settings.provider, *one.settings.access), one)
     made = []
     for one in accounts.values():
         try:
@@ -76,7 +75,7 @@ def everywhere(home: Home, warn: Warn) -> list[Region]:
             if not isinstance(error.__cause__, ImportError) or one in some:
                 warn(f"{one.settings.provider} could not be asked for its regions: {_first(error)}")
             continue
-        made += [Region(one.settings.model_copy(update={"region": name})) for name in every]
+        made += [Region(one.settings.at(name)) for name in every]
     return made
 
 
@@ -132,8 +131,8 @@ def _specs(home: Home) -> Iterable[CloudSpec]:
         except ClusterError:
             continue
         if started is not None and isinstance(started.spec, CloudSpec):
-            update = {"region": there.region} if there is not None else {}
-            yield started.spec.model_copy(update=update)
+            spec = started.spec
+            yield spec.at(there.region, there.account) if there is not None else spec
     try:
         file = config.find(home)
         specs = config.load(file) if file is not None else {}

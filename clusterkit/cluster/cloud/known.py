@@ -11,6 +11,7 @@ from clusterkit.cluster.spec import CloudSpec
 #: provider -> (module, function of the settings); imported when used.
 CLOUDS: Mapping[str, tuple[str, str]] = {
     "ec2": ("clusterkit.cluster.providers.ec2", "connect"),
+    "gce": ("clusterkit.cluster.providers.gce", "connect"),
 }
 
 

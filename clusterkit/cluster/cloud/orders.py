@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from clusterkit.cluster.cloud import imaging
-from clusterkit.cluster.cloud.api import Image, Instance, MachineType, Market
+from clusterkit.cluster.cloud.api import Candidate, Image, Instance, MachineType, Market
 from clusterkit.cluster.cloud.launching import Order
 from clusterkit.cluster.cloud.whereabouts import Whereabouts
 from clusterkit.cluster.cloud.wishes import (
@@ -80,10 +80,15 @@ class Orders:
         types = self.known.types
         spot = self._spot
         near = nearness(wished, types, self.known.zones, spot, self._zones(alive))
+        anywhere = self._where.cloud.region if self._where.cloud.chooses_zone else ""
+        if anywhere and not near:  # nobody said where: together
+            near = tuple(way.zone for way in candidates(wished[0], types, self.known.zones, {}))
         orders = []
         for wish in wished:
             gone = missing[wish.group]
-            ways = candidates(wish, types, self.known.zones, spot, near) if gone else ()
+            ways: tuple[Candidate, ...] = ()
+            if gone:
+                ways = candidates(wish, types, self.known.zones, spot, near, anywhere)
             if wish.placement:  # together with those that are there, where that is possible
                 names = [machine_name(self._cluster, wish.group, number) for number in wish.numbers]
                 there = {alive[name].zone for name in names if name in alive}

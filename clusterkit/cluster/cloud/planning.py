@@ -76,7 +76,7 @@ def show(
     found = prices.of(cloud, names, zones, sorted(markets))
     table, total = [_HEADER], _Sum()
     for order in orders:
-        table += _rows(order, found, total)
+        table += _rows(order, found, total, cloud.region)
     table += _there(running, found, total)
     count = sum(len(order.missing) for order in orders)
     disk = prices.disk(cloud)
@@ -155,7 +155,7 @@ def total(shown: Shown) -> str:
     return f"That costs {words}"
 
 
-def _rows(order: Order, found: Sequence[Price], total: _Sum) -> list[tuple[str, ...]]:
+def _rows(order: Order, found: Sequence[Price], total: _Sum, region: str) -> list[tuple[str, ...]]:
     """A row for each type and market, in the order in which they are tried."""
     ways: dict[tuple[str, Market], list[str]] = {}
     for candidate in order.candidates:
@@ -181,7 +181,7 @@ def _rows(order: Order, found: Sequence[Price], total: _Sum) -> list[tuple[str, 
                 *(what if number == 0 else ("  or", "")),
                 name,
                 market,
-                ", ".join(zones),
+                ", ".join("any" if zone == region else zone for zone in zones),
                 _each(first),
                 _all(first, count),
             )

@@ -16,7 +16,7 @@ from clusterkit.errors import ClusterError, UnknownCluster, UsageError
 from clusterkit.paths import Home
 
 #: Other names of the providers.
-_ALIASES = {"aws": "ec2"}
+_ALIASES = {"aws": "ec2", "google": "gce", "gcp": "gce"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,8 +50,9 @@ class Whereabouts:
         """
         made = self._given
         if made is None:
-            region = self.place.region if self.place is not None else self.settings.region
-            made = known.connect(self.settings.model_copy(update={"region": region}))
+            place = self.place
+            settings = self.settings
+            made = known.connect(settings.at(place.region, place.account) if place else settings)
         made.tell(self._say)
         if self.place is None:
             return made

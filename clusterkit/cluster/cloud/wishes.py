@@ -82,12 +82,14 @@ def candidates(
     zones: Collection[str],
     spot: Mapping[tuple[str, str], float],
     near: Sequence[str] = (),
+    anywhere: str = "",
 ) -> tuple[Candidate, ...]:
     """The ways to get it, the first to be tried first: by market, then type, then zone.
 
     Where any zone will do, spot machines are tried in the cheapest first (`spot`: the prices of
     types in zones that are known), on-demand ones, which cost the same everywhere, in the zones
-    `near` first. Only `zones` can be used.
+    `near` first. Only `zones` can be used. `anywhere`: the region of a cloud that chooses among its
+    zones itself; it does so when the nearest one does not have them.
     """
     found: list[Candidate] = []
     for market in wish.markets:
@@ -95,6 +97,8 @@ def candidates(
             there = [zone for zone in types[name].zones if zone in zones]
             if wish.zones:
                 order = [zone for zone in wish.zones if zone in there]
+            elif anywhere:
+                order = [*[zone for zone in near if zone in there][:1], anywhere] if there else []
             elif market == "spot":
                 priced = sorted((spot.get((name, zone), float("inf")), zone) for zone in there)
                 order = [zone for _, zone in priced]

@@ -205,6 +205,7 @@ PROVIDERS: Mapping[str, tuple[str, str]] = {
     "nspawn": ("clusterkit.cluster.providers.nspawn", "NspawnProvider"),
     "ssh": ("clusterkit.cluster.providers.ssh", "SshProvider"),
     "ec2": ("clusterkit.cluster.providers.ec2", "Ec2Provider"),
+    "gce": ("clusterkit.cluster.providers.gce", "GceProvider"),
 }
 
 

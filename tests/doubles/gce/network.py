@@ -22,6 +22,9 @@ from doubles.gce.world import (
 )
 from doubles.hosts import Doors
 
+#: The largest number of a priority, which is the weakest.
+_WEAKEST = 65535
+
 _TAG = r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _PROTOCOLS = ("all", "tcp", "udp", "icmp", "esp", "ah", "ipip", "sctp")
 #: Fields of a rule that Google fills in, whatever is said.
@@ -116,18 +119,38 @@ def _wrong(field: str, value: Any, words: str) -> GoogleError:
 
 
 def doors(world: World) -> Doors:
-    """What the ingress rules that allow something come to, for the machines they are about."""
+    """What the ingress rules come to, for the machines they are about.
+
+    Of rules that deny only those that deny everything to everybody are minded. What they do not
+    come after is shut out; of the same priority the one that denies counts.
+    cloud.google.com/firewall/docs/firewalls#priority_order_for_firewall_rules
+    """
     machines = {
         one["networkInterfaces"][0]["networkIP"]: set(one["tags"].get("items", ()))
         for one in world.all("instances")
     }
     inward: dict[str, tuple[tuple[str, str, int, int], ...]] = {}
     among = []
-    for rule in world.all("firewalls"):
-        if rule["direction"] != "INGRESS" or rule["disabled"] or not rule.get("allowed"):
+    rules = [
+        one
+        for one in world.all("firewalls")
+        if one["direction"] == "INGRESS" and not one["disabled"]
+    ]
+    shut = {
+        address: min(
+            (one["priority"] for one in rules if _denies_all(one) and _targets(one, tags)),
+            default=_WEAKEST + 1,
+        )
+        for address, tags in machines.items()
+    }
+    for rule in rules:
+        if not rule.get("allowed"):
             continue
-        targets = rule.get("targetTags")
-        here = [one for one, tags in machines.items() if targets is None or tags & set(targets)]
+        here = [
+            address
+            for address, tags in machines.items()
+            if _targets(rule, tags) and rule["priority"] < shut[address]
+        ]
         for network in rule.get("sourceRanges", ()):
             for protocol, low, high in _ports(rule):
                 for address in here:
@@ -143,6 +166,16 @@ def doors(world: World) -> Doors:
             ]
             among.append((tuple(others), tuple(here)))
     return Doors(inward, tuple(among))
+
+
+def _targets(rule: Mapping[str, Any], tags: set[str]) -> bool:
+    """Whether a rule is about a machine with these tags."""
+    return rule.get("targetTags") is None or bool(tags & set(rule["targetTags"]))
+
+
+def _denies_all(rule: Mapping[str, Any]) -> bool:
+    protocols = {one["IPProtocol"].lower() for one in rule.get("denied") or ()}
+    return "all" in protocols and "0.0.0.0/0" in (rule.get("sourceRanges") or ())
 
 
 def _ports(rule: Mapping[str, Any]) -> list[tuple[str, int, int]]:

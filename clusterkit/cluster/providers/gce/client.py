@@ -72,6 +72,11 @@ class Client:
         """
         return self._asked(service, method, {"project": self.project, **request})
 
+    def catalogue(self, method: str, /, **request: Any) -> Any:
+        """One page of Cloud Billing's catalogue. Raises as `call` does."""
+        answer = self._asked("catalog", method, request)
+        return answer.raw_page
+
     def pages(self, service: str, method: str, /, **request: Any) -> list[Any]:
         """All of a listing; of an aggregated one the pairs of a scope and what is there."""
         found: list[Any] = []
@@ -122,6 +127,17 @@ class Client:
                 project=self.project,
             )
         return operation
+
+    def look(self, done: Callable[[], bool], seconds: float) -> bool:
+        """Ask, ever more rarely, until it is done; False when that takes longer than `seconds`."""
+        waited, pause = 0.0, _LOOK
+        while not done():
+            if waited >= seconds:
+                return False
+            self._pause(pause)
+            waited += pause
+            pause = min(1.5 * pause, _LOOK_AT_MOST)
+        return True
 
     def say_once(self, subject: str, text: str) -> None:
         """Tell the user about a subject, the first time that there is something to tell of it."""
@@ -190,12 +206,9 @@ class Client:
         with self._lock:
             if service not in self._clients:
                 from google.api_core.client_options import ClientOptions
-                from google.cloud import compute_v1
 
-                name = "".join(part.title() for part in service.split("_")) + "Client"
                 options = ClientOptions(api_endpoint=self.endpoint) if self.endpoint else None
-                made: Any = getattr(compute_v1, name)
-                self._clients[service] = made(
+                self._clients[service] = _sdk(service)(
                     credentials=self.credentials, client_options=options, transport="rest"
                 )
             return self._clients[service]
@@ -237,6 +250,22 @@ def _credentials(endpoint: str | None, file: str | None) -> tuple[Credentials, s
     except (GoogleAuthError, OSError) as error:
         raise ClusterError(words.credentials(str(error))) from error
     return made, project
+
+
+def _sdk(service: str) -> Any:
+    """The SDK's client of a service, as "zone_operations"; "catalog" is Cloud Billing's."""
+    if service == "catalog":
+        try:
+            from google.cloud import billing_v1
+        except ImportError as error:
+            raise ClusterError(
+                "prices need google-cloud-billing, which is not installed: "
+                "pip install 'clusterkit[gce]'"
+            ) from error
+        return billing_v1.CloudCatalogClient
+    from google.cloud import compute_v1
+
+    return getattr(compute_v1, "".join(part.title() for part in service.split("_")) + "Client")
 
 
 def _status(operation: Any) -> str:

@@ -74,7 +74,7 @@ def instance(said: Any) -> Instance:
     outside = next(iter(nic.access_configs), None) if nic is not None else None
     disk = next((one for one in said.disks if one.boot), None)
     return Instance(
-        id=str(said.name),
+        id=f"{said.name}/{said.id}",
         type=machine(last(said.machine_type), said.guest_accelerators),
         zone=last(said.zone),
         market="spot" if spot else "on-demand",
@@ -86,6 +86,37 @@ def instance(said: Any) -> Instance:
         began=time(said.creation_timestamp),
         why=str(said.status_message),
         disk=int(disk.disk_size_gb) if disk is not None else 0,
+    )
+
+
+def name_of(one: Instance) -> str:
+    """Google's name of a machine: its id here has Google's number too, for names come again."""
+    return one.id.partition("/")[0]
+
+
+def taken(said: Any, cluster: str, labels: Mapping[str, str]) -> Instance | None:
+    """The machine that an operation `compute.instances.preempted` took from a cluster.
+
+    It is gone, and its labels with it: its name tells which it was. None: not of this cluster.
+    """
+    name, zone = last(said.target_link), last(said.zone)
+    stem, _, tail = name.rpartition("-")
+    numbered = tail.isdigit()
+    begin, _, group = stem.rpartition("-") if numbered else (stem, "", tail)
+    if begin != cluster or not group:
+        return None
+    return Instance(
+        id=f"{name}/{said.target_id}",
+        type="",
+        zone=zone,
+        market="spot",
+        state="ended",
+        private="",
+        public="",
+        labels={**labels, api.GROUP: group, api.NUMBERS: tail if numbered else "1"},
+        began=time(said.insert_time),
+        why=str(said.status_message) or "Google took the spot machine back (preempted).",
+        taken=True,
     )
 
 

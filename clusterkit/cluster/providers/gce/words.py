@@ -49,6 +49,11 @@ class GoogleError(ClusterError):
     code: str
     said: str
 
+    @property
+    def words(self) -> str:
+        """All that Google said, as one sentence or several."""
+        return f"{self.code}: {self.said}" if self.code else self.said
+
 
 class ApiError(GoogleError):
     """Google refused a call. `status` is HTTP's; `unsure`: some try of it may have been taken."""
@@ -63,11 +68,6 @@ class ApiError(GoogleError):
         super().__init__(
             f"Google refused {what} in {where}: {self.words}" + (f" {told}" if told else "")
         )
-
-    @property
-    def words(self) -> str:
-        """The reason and the message, as one sentence."""
-        return f"{self.code}: {self.said}" if self.code else self.said
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,170 @@
+"""Images by name, from whom they really come, and images made from a cluster's machines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clusterkit.cluster.cloud import api
+from clusterkit.cluster.cloud.api import Image, Instance
+from clusterkit.cluster.providers.gce import found
+from clusterkit.cluster.providers.gce.client import Client
+from clusterkit.cluster.providers.gce.words import ApiError
+from clusterkit.errors import ClusterError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A project's families of images that have a name here; by processor, the first that is there.
+
+    Where none of `families` is there, the newest image whose family `like` describes is taken.
+    """
+
+    project: str
+    login: str
+    families: Mapping[str, tuple[str, ...]]
+    like: str = ""
+
+
+# cloud.google.com/compute/docs/images/os-details; cloud.google.com/deep-learning-vm/docs/images.
+# Debian's images at Google have no cloud-init.
+_KNOWN: Mapping[str, _Known] = {
+    "ubuntu-22.04": _Known(
+        "ubuntu-os-cloud",
+        "ubuntu",
+        {"x86_64": ("ubuntu-2204-lts",), "arm64": ("ubuntu-2204-lts-arm64",)},
+    ),
+    "ubuntu-24.04": _Known(
+        "ubuntu-os-cloud",
+        "ubuntu",
+        {"x86_64": ("ubuntu-2404-lts-amd64",), "arm64": ("ubuntu-2404-lts-arm64",)},
+    ),
+    "dlvm-gpu": _Known(
+        "deeplearning-platform-release",
+        "ubuntu",
+        {"x86_64": ("common-cu129-ubuntu-2404-nvidia-580",)},
+        r"common-cu\d+-ubuntu-2[24]04(-nvidia-\d+)?(-py\d+)?",
+    ),
+}
+#: Letters that Google takes in the name of an image: 63 of these at most.
+_LETTERS = re.compile(r"[^a-z0-9-]+")
+
+
+def named(client: Client, name: str, arch: str) -> Image:
+    """The newest image of that name, family or path.
+
+    Raises UsageError for one that is not there, or is for other processors.
+    """
+    known = _KNOWN.get(name)
+    if known is None:
+        return _own(client, name, arch)
+    for family in known.families.get(arch, ()):
+        said = _of_family(client, known.project, family)
+        if said is not None:
+            return found.image(said, name, known.login)
+    if known.like and arch in known.families:
+        newest = _like(client, known)
+        if newest is not None:
+            return found.image(newest, name, known.login)
+    raise UsageError(f"{known.project} has no image {name} for {arch}")
+
+
+def save(client: Client, instance: Instance, name: str, labels: Mapping[str, str]) -> str:
+    """Make an image of a stopped instance's disk; its path. The one of this name and this cluster
+    that is there is answered. Raises ClusterError where the name is another's.
+    """
+    name = _LETTERS.sub("-", name.lower()).strip("-")[:63]
+    said = client.call("instances", "get", zone=instance.zone, instance=found.name_of(instance))
+    disk = next(str(one.source) for one in said.disks if one.boot)
+    resource: dict[str, Any] = {
+        "name": name,
+        "source_disk": found.last_of(disk, "projects") or disk,
+        "labels": found.labels(labels),
+    }
+    digest = labels.get(api.DIGEST, "")
+    if digest:  # a family for each set of roles: its newest image is the one to take
+        resource["family"] = f"clusterkit-{_LETTERS.sub('-', digest.lower())}"[:63].strip("-")
+    try:
+        client.act("images", "insert", image_resource=resource)
+    except ApiError as error:
+        if error.status != 409:
+            raise
+        there = client.call("images", "get", image=name)
+        theirs = found.read(there.labels).get("clusterkit-id")
+        if theirs != labels.get("clusterkit-id"):
+            raise ClusterError(
+                f"an image named {name!r} is there and not this cluster's: {error}"
+            ) from error
+    return f"projects/{client.project}/global/images/{name}"
+
+
+def saved(client: Client) -> list[Image]:
+    """The images that `image save` made, of all clusters."""
+    told = client.pages("images", "list", filter=found.carrying(None))
+    images = [found.image(one, str(one.name), _login(one)) for one in told]
+    return [one for one in images if one.labels.get("clusterkit-id")]
+
+
+def remove(client: Client, image: Image) -> None:
+    """One that is gone is no error."""
+    try:
+        client.act("images", "delete", image=found.last(image.id))
+    except ApiError as error:
+        if error.status != 404:
+            raise
+
+
+def _own(client: Client, name: str, arch: str) -> Image:
+    """`NAME`, `family/NAME`, or either with its project before it."""
+    match = re.fullmatch(r"(?:projects/([^/]+)/global/images/)?(family/)?([^/]+)", name)
+    if match is None:
+        raise UsageError(
+            f"the image {name!r} is not known; known are {', '.join(_KNOWN)}, family/NAME, an own "
+            "image's name, and projects/PROJECT/global/images/..."
+        )
+    project, family, last = match[1] or client.project, match[2], match[3]
+    said = _of_family(client, project, last) if family else _of_name(client, project, last)
+    if said is None:
+        raise UsageError(
+            f"the project {project} has no image {'of the family ' if family else ''}{last}, or "
+            f"does not let you use it. `gcloud compute images list --project {project}` lists them"
+        )
+    image = found.image(said, name, _login(said))
+    if image.arch != arch:
+        raise UsageError(f"{name} is for {image.arch}, but the machines are {arch}")
+    return image
+
+
+def _of_family(client: Client, project: str, family: str) -> Any | None:
+    return _asked(client, "get_from_family", project=project, family=family)
+
+
+def _of_name(client: Client, project: str, name: str) -> Any | None:
+    return _asked(client, "get", project=project, image=name)
+
+
+def _asked(client: Client, method: str, **request: Any) -> Any | None:
+    """An image, or None when there is none of that name that may be seen."""
+    try:
+        return client.call("images", method, **request)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+    return None
+
+
+def _like(client: Client, known: _Known) -> Any | None:
+    told = client.pages("images", "list", project=known.project)
+    fits = [one for one in told if re.fullmatch(known.like, str(one.family))]
+    fresh = [one for one in fits if not str(one.deprecated.state)]
+    return max(fresh, key=lambda one: str(one.creation_timestamp), default=None)
+
+
+def _login(said: Any) -> str:
+    """The account of an image's cloud-init; "" where that is not known."""
+    labelled = found.read(said.labels)
+    if labelled.get(api.LOGIN):
+        return labelled[api.LOGIN]
+    return "ubuntu" if "ubuntu" in f"{said.name} {said.family} {said.source_image}" else ""

@@ -1,0 +1,118 @@
+"""Machine types, with GPUs that are attached to them, and the zones that have them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from clusterkit.cluster.cloud.api import MachineType
+from clusterkit.cluster.providers.gce.client import Client
+from clusterkit.cluster.providers.gce.found import last
+from clusterkit.errors import UsageError
+
+#: What the vendors call the GPUs; others are told as Google does.
+_MODELS: Mapping[str, str] = {
+    "nvidia-tesla-t4": "NVIDIA T4",
+    "nvidia-tesla-v100": "NVIDIA V100",
+    "nvidia-tesla-p100": "NVIDIA P100",
+    "nvidia-tesla-p4": "NVIDIA P4",
+    "nvidia-tesla-a100": "NVIDIA A100 40GB",
+    "nvidia-a100-80gb": "NVIDIA A100 80GB",
+    "nvidia-l4": "NVIDIA L4",
+    "nvidia-h100-80gb": "NVIDIA H100 80GB",
+    "nvidia-h100-mega-80gb": "NVIDIA H100 80GB",
+    "nvidia-h200-141gb": "NVIDIA H200 141GB",
+    "nvidia-b200": "NVIDIA B200",
+}
+
+
+def parts(name: str) -> tuple[str, str, int]:
+    """Machine type, GPU and how many of `n1-standard-8+nvidia-tesla-t4:1`; "" and 0 without."""
+    type_, _, more = name.partition("+")
+    gpu, _, count = more.partition(":")
+    return type_, gpu, int(count or 1) if gpu else 0
+
+
+def zones(client: Client) -> tuple[str, ...]:
+    """The zones of the region that are up, sorted."""
+    told = client.pages("zones", "list")
+    return tuple(
+        sorted(
+            str(one.name)
+            for one in told
+            if last(one.region) == client.region and str(one.status) == "UP"
+        )
+    )
+
+
+def machine_types(
+    client: Client, names: Collection[str], there: Collection[str]
+) -> dict[str, MachineType]:
+    """The types by name, each with those of the zones `there` that have it and its GPUs.
+
+    Raises UsageError that names all that the region does not have, with near names.
+    """
+    if not names:
+        return {}
+    types = _by_zone(client, "machine_types", "machine_types", there)
+    wants_gpus = any(parts(name)[1] for name in names)
+    gpus = _by_zone(client, "accelerator_types", "accelerator_types", there) if wants_gpus else {}
+    made, missing = {}, []
+    for name in sorted(set(names)):
+        type_, gpu, count = parts(name)
+        found = {zone: have[type_] for zone, have in types.items() if type_ in have}
+        if not found:
+            every = {one for have in types.values() for one in have}
+            missing.append(f"{type_}{_near(type_, every)}")
+            continue
+        if gpu:
+            with_gpu = {zone for zone, have in gpus.items() if gpu in have}
+            if not with_gpu:
+                every = {one for have in gpus.values() for one in have}
+                missing.append(f"{gpu}{_near(gpu, every)}")
+                continue
+            found = {zone: one for zone, one in found.items() if zone in with_gpu}
+        made[name] = _machine_type(name, gpu, count, found, next(_any(types, type_)))
+    if missing:
+        told = "; ".join(dict.fromkeys(missing))
+        raise UsageError(f"{client.region} does not have these machine types or GPUs: {told}")
+    return made
+
+
+def _machine_type(
+    name: str, gpu: str, count: int, found: Mapping[str, Any], said: Any
+) -> MachineType:
+    own = next(iter(said.accelerators), None)  # of families that have their GPUs built in
+    if own is not None and not gpu:
+        gpu, count = str(own.guest_accelerator_type), int(own.guest_accelerator_count)
+    return MachineType(
+        name=name,
+        cpus=int(said.guest_cpus),
+        memory=int(said.memory_mb),
+        arch="arm64" if str(said.architecture) == "ARM64" else "x86_64",
+        gpus=count,
+        gpu=_MODELS.get(gpu, gpu),
+        zones=tuple(sorted(found)),
+    )
+
+
+def _any(types: Mapping[str, Mapping[str, Any]], name: str) -> Any:
+    return (have[name] for have in types.values() if name in have)
+
+
+def _by_zone(
+    client: Client, service: str, key: str, there: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """Zone -> name -> what a zone has."""
+    found: dict[str, dict[str, Any]] = {}
+    for scope, have in client.pages(service, "aggregated_list"):
+        zone = last(scope)
+        if zone in there:
+            found.setdefault(zone, {}).update({str(one.name): one for one in getattr(have, key)})
+    return found
+
+
+def _near(name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
+    return f" (near are: {', '.join(near)})" if near else ""

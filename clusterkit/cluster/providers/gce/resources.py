@@ -1,0 +1,120 @@
+"""All that carries a cluster's label, of every kind that clusterkit makes, and its deletion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from clusterkit.cluster.cloud.api import Instance, Resource
+from clusterkit.cluster.providers.gce import found, launches, network
+from clusterkit.cluster.providers.gce.client import Client
+from clusterkit.cluster.providers.gce.words import ApiError, OperationError
+
+INSTANCE, DISK, ADDRESS, RULE, POLICY = (
+    "instance", "disk", "address", "firewall rule", "placement policy",
+)  # fmt: skip
+#: All that `resources` looks for, in words.
+PLURALS = ("instances", "disks", "addresses", "firewall rules", "placement policies")
+#: What Google says of something that cannot be deleted yet.
+_IN_USE = (
+    "resourceInUseByAnotherResource", "RESOURCE_IN_USE_BY_ANOTHER_RESOURCE", "RESOURCE_IN_USE",
+    "resourceNotReady", "RESOURCE_NOT_READY",
+)  # fmt: skip
+
+
+def instances(client: Client, cluster_id: str | None) -> list[Instance]:
+    return launches.instances(client, found.carrying(cluster_id))
+
+
+def resources(client: Client, cluster_id: str | None) -> list[Resource]:
+    """All kinds, asked for at the same time; the claims of names last."""
+    asks: Sequence[Callable[[], list[Resource]]] = (
+        lambda: [_machine(one) for one in instances(client, cluster_id)],
+        lambda: _scattered(client, cluster_id, "disks", DISK, _disk_words),
+        lambda: _scattered(client, cluster_id, "addresses", ADDRESS, lambda one: str(one.address)),
+        lambda: [_described(POLICY, one) for one in network.policies(client, cluster_id)],
+        lambda: [_described(RULE, one) for one in network.firewalls(client, cluster_id)],
+    )
+    with ThreadPoolExecutor(max_workers=len(asks)) as pool:
+        return [one for some in pool.map(lambda ask: ask(), asks) for one in some]
+
+
+def delete(client: Client, resource: Resource) -> str:
+    """Delete it; "" when it is gone, else Google's words why it cannot be yet."""
+    if resource.kind == INSTANCE:
+        return _end(client, resource)
+    place, _, name = resource.id.rpartition("/")
+    scope = _scope(place)
+    request: tuple[str, dict[str, Any]]
+    match resource.kind:
+        case "disk":
+            request = ("disks", {**scope, "disk": name})
+        case "address":
+            service = "addresses" if scope else "global_addresses"
+            request = (service, {**scope, "address": name})
+        case "placement policy":
+            request = ("resource_policies", {"region": client.region, "resource_policy": name})
+        case _:
+            request = ("firewalls", {"firewall": name})
+    service, where = request
+    try:
+        client.act(service, "delete", **where)
+    except (ApiError, OperationError) as error:
+        if isinstance(error, ApiError) and error.status == 404:
+            return ""
+        if error.code in _IN_USE or "being used by" in error.said:
+            return error.words
+        raise
+    return ""
+
+
+def _end(client: Client, resource: Resource) -> str:
+    there = instances(client, resource.labels.get("clusterkit-id"))
+    launches.end(client, [one for one in there if one.id == resource.id])
+    return ""
+
+
+def _machine(one: Instance) -> Resource:
+    return Resource(INSTANCE, one.id, one.labels, f"{one.type}, {one.state}", one.began)
+
+
+def _scattered(
+    client: Client, cluster_id: str | None, service: str, kind: str, words: Callable[[Any], str]
+) -> list[Resource]:
+    """Things of the region and its zones, which have labels; their ids tell where they are."""
+    told = client.pages(service, "aggregated_list", filter=found.carrying(cluster_id))
+    return [
+        Resource(
+            kind,
+            f"{scope}/{one.name}",
+            found.read(one.labels),
+            words(one),
+            found.time(one.creation_timestamp),
+        )
+        for scope, have in told
+        if _ours(scope, client.region)
+        for one in getattr(have, service)
+    ]
+
+
+def _described(kind: str, one: Any) -> Resource:
+    """Something whose labels stand in its description."""
+    labels: Mapping[str, str] = found.described(str(one.description))
+    return Resource(kind, str(one.name), labels, made=found.time(one.creation_timestamp))
+
+
+def _disk_words(one: Any) -> str:
+    return f"{one.size_gb} GiB, {'attached' if one.users else 'unattached'}"
+
+
+def _ours(scope: str, region: str) -> bool:
+    """Whether "zones/us-central1-a" or "regions/us-central1" is of a region; "global" is of all."""
+    kind, _, name = scope.partition("/")
+    return kind == "global" or name == region or name.startswith(f"{region}-")
+
+
+def _scope(place: str) -> dict[str, str]:
+    """The parameter that says where something is, of "zones/us-central1-a"."""
+    kind, _, name = place.partition("/")
+    return {kind.removesuffix("s"): name} if name else {}
