@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from clusterkit.cluster.cloud.patience import Pauses
@@ -234,6 +235,10 @@ def _credentials(endpoint: str | None, file: str | None) -> tuple[Credentials, s
         import google.auth
         from google.auth.credentials import AnonymousCredentials
         from google.auth.exceptions import GoogleAuthError
+
+        # google-auth may be there for another's sake; importing all of the SDK takes long.
+        if find_spec("google.cloud.compute_v1") is None:
+            raise ImportError("google.cloud.compute_v1")  # noqa: TRY301 - as if it were imported
     except ImportError as error:
         raise ClusterError(
             "the provider gce needs google-cloud-compute, which is not installed: "
