@@ -147,8 +147,9 @@ def test_a_wish_to_slow_down_is_obeyed_for_a_while_and_told_once(google: Google)
 
 def test_a_refusal_is_not_asked_again(google: Google, client: Client) -> None:
     google.answers = [refusal(403, "forbidden", "Required 'compute.zones.list' permission for 'x'")]
-    with pytest.raises(ApiError, match=r"permission compute\.zones\.list"):
+    with pytest.raises(ApiError, match=r"permission compute\.zones\.list") as caught:
         client.pages("zones", "list")
+    assert caught.value.said == "Required 'compute.zones.list' permission for 'x'."
     assert len(google.heard) == 1
 
 

@@ -6,6 +6,7 @@ the one that was set. Every mutation carries a request id, so that it may be rep
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import uuid
@@ -224,7 +225,8 @@ class Client:
             self.project,
             status=int(error.code or 0),
             reason=reason,
-            said=str(error.message or error),
+            # The SDK puts the call before Google's words.
+            said=re.sub(r"^[A-Z]+ https?://\S+: ", "", str(error.message or error)),
             project=self.project,
         )
 
