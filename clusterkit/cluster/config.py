@@ -156,14 +156,17 @@ def _unknown(home: Home, name: str, file: Path | None) -> str:
     """What to say of a cluster that is not there: the nearest name, all names, and what to do."""
     import difflib
 
+    from clusterkit.cluster.values import provider_meant
+
     known = names(home)
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     where = f"in {file}" if file is not None else f"and there is no {FILE} here or above"
     new = name if _possible(name) else "NAME"
+    provider = provider_meant(name) or "nspawn"
     return (
         f"there is no cluster {name!r} {where}.{hint} Known: {', '.join(known)}. "
-        f"`clusterkit init {new} --provider nspawn` writes an example."
+        f"`clusterkit init {new} --provider {provider}` writes an example."
     )
 
 

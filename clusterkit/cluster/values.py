@@ -349,3 +349,13 @@ def absolute_path(value: object) -> str:
     if words.startswith("/"):
         return words
     raise ValueError(f"expected a path that begins with /, not {shown(value)}")
+
+
+#: What people call a provider -> its name.
+_MEANT: Final = {"aws": "ec2", "amazon": "ec2", "google": "gce", "gcp": "gce", "gcloud": "gce"}
+
+
+def provider_meant(name: str) -> str:
+    """The provider that somebody means who calls a cluster so; "" for other names."""
+    word = name.lower()
+    return _MEANT.get(word, word if word in ("nspawn", "ssh", "ec2", "gce", "attach") else "")

@@ -88,3 +88,13 @@ def test_names_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["schema"]) == 0
     assert json.loads(capsys.readouterr().out)["title"] == "clusterkit.yaml"
+
+
+@pytest.mark.parametrize(
+    ("name", "provider"), [("gce", "gce"), ("aws", "ec2"), ("ssh", "ssh"), ("lab", "nspawn")]
+)
+def test_who_has_no_settings_yet_is_told_how_to_get_some(
+    project: Path, capsys: pytest.CaptureFixture[str], name: str, provider: str
+) -> None:
+    assert main.run(["start", name]) == 2
+    assert f"`clusterkit init {name} --provider {provider}`" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from clusterkit.cluster import config
+from clusterkit.cluster import config, values
 from clusterkit.cluster import prices as prices_of
 from clusterkit.cluster.cloud import known
 from clusterkit.cluster.cloud.api import Cloud, MachineType, Market
@@ -14,10 +14,6 @@ from clusterkit.cluster.prices import Price, Prices
 from clusterkit.cluster.spec import CloudSpec
 from clusterkit.errors import ClusterError, UnknownCluster, UsageError
 from clusterkit.paths import Home
-
-#: Other names of the providers.
-_ALIASES = {"aws": "ec2", "google": "gce", "gcp": "gce"}
-
 
 @dataclass(frozen=True, slots=True)
 class PriceList:
@@ -83,7 +79,7 @@ def _cloud(home: Home, name: str, region: str | None) -> tuple[Cloud, tuple[str,
     try:
         spec = config.cluster_spec(home, name)
     except UnknownCluster:
-        provider = _ALIASES.get(name, name)
+        provider = values.provider_meant(name)
         if provider not in known.CLOUDS:
             raise
         return known.default(provider, region), ()
