@@ -96,5 +96,5 @@ def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
 def test_who_has_no_settings_yet_is_told_how_to_get_some(
     project: Path, capsys: pytest.CaptureFixture[str], name: str, provider: str
 ) -> None:
-    assert main.run(["start", name]) == 2
+    assert main.run(["start", name]) == 1
     assert f"`clusterkit init {name} --provider {provider}`" in capsys.readouterr().err

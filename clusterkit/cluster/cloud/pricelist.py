@@ -15,6 +15,7 @@ from clusterkit.cluster.spec import CloudSpec
 from clusterkit.errors import ClusterError, UnknownCluster, UsageError
 from clusterkit.paths import Home
 
+
 @dataclass(frozen=True, slots=True)
 class PriceList:
     """The cheapest first, unknown ones last. `sources` say where from and how old."""
