@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import fnmatch
 import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 Effect = Literal["before", "after"]
+#: Whether a call is counted, by its action; asked once for each.
+Counts = Callable[[str], bool]
+
+
+def every(action: str) -> bool:
+    """All calls are."""
+    del action
+    return True
 
 
 @dataclass
@@ -45,11 +54,13 @@ class Fault:
 class Hold:
     """A call that waits: the n-th from when it was planned, before or after it took effect.
 
-    `reached` is set when it waits there; `action` says what it is.
+    Of calls that do not count it is none. `reached` is set when it waits there; `action` says what
+    it is.
     """
 
     at: int
     effect: Effect = "before"
+    counts: Counts = every
     action: str = ""
     reached: threading.Event = field(default_factory=threading.Event)
     dropped: bool = False
@@ -64,3 +75,14 @@ class Hold:
         self.action = action
         self.reached.set()
         self._go.wait()
+
+
+def holding(holds: Iterable[Hold], action: str) -> list[Hold]:
+    """Those that hold this call, which is counted."""
+    found = []
+    for hold in list(holds):
+        counted = hold.counts(action)
+        hold.at -= counted
+        if counted and hold.at == 0:
+            found.append(hold)
+    return found

@@ -33,7 +33,7 @@ from doubles.aws import catalogue, instances, network, services, storage, wire
 from doubles.aws.faults import Fault
 from doubles.aws.wire import AwsError, Raw, Request
 from doubles.aws.world import ACTIONS, Thing, World
-from doubles.faults import Effect, Hold
+from doubles.faults import Counts, Effect, Hold, every, holding
 from doubles.hosts import Doors, Gpus, Machines, Order
 
 __all__ = ["Aws", "AwsError", "Call", "Fault", "Hold"]
@@ -102,7 +102,7 @@ class Aws:
         self.calls: list[Call] = []
         self.faults: list[Fault] = []
         self.lock = threading.RLock()
-        self._holds: list[Hold] = []
+        self.holds: list[Hold] = []
         self._doors = Doors()
         self._worlds: dict[tuple[str, str], World] = {}
         self._server: BaseWSGIServer | None = None
@@ -132,7 +132,7 @@ class Aws:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for hold in self._holds:
+        for hold in self.holds:
             hold.release(drop=True)
         assert self._server is not None
         assert self._thread is not None
@@ -183,11 +183,11 @@ class Aws:
         """A resource that refuses for a while: `aws.refuse("DeleteSecurityGroup", times=3)`"""
         return self.fault(action, code, times)
 
-    def hold(self, at: int = 1, effect: Effect = "before") -> Hold:
+    def hold(self, at: int = 1, effect: Effect = "before", counts: Counts = every) -> Hold:
         """Hold the `at`-th call from now, before or after it takes effect. See `Hold`."""
         with self.lock:
-            self._holds.append(Hold(at, effect))
-            return self._holds[-1]
+            self.holds.append(Hold(at, effect, counts))
+            return self.holds[-1]
 
     def take_away(self, id_: str) -> None:
         """A spot interruption: its host dies without warning."""
@@ -389,7 +389,7 @@ class Aws:
             began, number = time.monotonic(), len(self.calls) + 1
             call = Call(number, began, raw.service, raw.action, raw.region, {})
             self.calls.append(call)
-            holds = self._holds_of_this_call()
+            holds = holding(self.holds, call.name)
         lost = False
         try:
             for hold in holds:
@@ -415,14 +415,6 @@ class Aws:
             self._hang_up(environ)
         start(f"{status} {_REASONS.get(status, 'Error')}", [("Content-Type", kind)])
         return [body]
-
-    def _holds_of_this_call(self) -> list[Hold]:
-        found = []
-        for hold in list(self._holds):
-            hold.at -= 1
-            if hold.at == 0:
-                found.append(hold)
-        return found
 
     def _befall(self, call: Call) -> bool:
         """What was planned for this call; whether its answer is to be lost."""

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from doubles.faults import Effect, Hold
+from doubles.faults import Counts, Effect, Hold, every
 from doubles.gce import (  # noqa: F401, bring methods
     billing,
     catalogue,
@@ -166,10 +166,10 @@ class Gce:
         """A resource that refuses for a while: `gce.refuse("firewalls.delete", times=3)`"""
         return self.fault(action, reason, times)
 
-    def hold(self, at: int = 1, effect: Effect = "before") -> Hold:
+    def hold(self, at: int = 1, effect: Effect = "before", counts: Counts = every) -> Hold:
         """Hold the `at`-th call from now, before or after it takes effect. See `Hold`."""
         with self.lock:
-            self.holds.append(Hold(at, effect))
+            self.holds.append(Hold(at, effect, counts))
             return self.holds[-1]
 
     def take_away(self, name: str) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from werkzeug.serving import WSGIRequestHandler
 
-from doubles.faults import Hold
+from doubles.faults import holding
 from doubles.gce import faults, operations, wire
 from doubles.gce.faults import Fault
 from doubles.gce.wire import Asked, GoogleError, NoSuchPage
@@ -71,7 +71,7 @@ class Server:
             with contextlib.suppress(NoSuchPage):
                 call.action = wire.find(verb, path)[0].name
             gce.calls.append(call)
-            holds = self._holds_of_this_call()
+            holds = holding(gce.holds, call.action)
         lost, status, said = False, 404, None
         try:
             for hold in holds:
@@ -103,14 +103,6 @@ class Server:
             [("Content-Type", f"{kind}; charset=UTF-8")],
         )
         return [text.encode()]
-
-    def _holds_of_this_call(self) -> list[Hold]:
-        found = []
-        for hold in self.gce.holds:
-            hold.at -= 1
-            if hold.at == 0:
-                found.append(hold)
-        return found
 
     def _befall(self, call: Call) -> tuple[bool, list[Fault]]:
         """What was planned for this call: whether its answer is to be lost, and what befalls its

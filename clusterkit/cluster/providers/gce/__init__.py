@@ -4,7 +4,8 @@ client     the one door to the API: credentials, patience, errors, operations
 words      what Google said, and what to do about it; pure
 gcloud     what Google's own command line was told
 cloud      `Cloud` for GCE: which of the following does what
-launches   machines: launched, switched on and off, ended
+launches   machines that are made
+machines   machines that there are: listed, switched on and off, ended
 network    what machines need first: the claim of a name, the door, a placement policy
 found      what Google answers, as clusterkit's nouns; pure
 resources  all that carries a cluster's label, and its deletion

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import ClassVar
@@ -22,9 +22,18 @@ from clusterkit.cluster.cloud.api import (
 )
 from clusterkit.cluster.cloud.found import moment
 from clusterkit.cluster.prices import Price
-from clusterkit.cluster.providers.gce import found, images, launches, network, offers, resources
+from clusterkit.cluster.providers.gce import (
+    found,
+    images,
+    launches,
+    machines,
+    network,
+    offers,
+    resources,
+)
 from clusterkit.cluster.providers.gce.catalog import Catalog
 from clusterkit.cluster.providers.gce.client import Client
+from clusterkit.cluster.providers.gce.words import GoogleError
 from clusterkit.errors import ClusterkitError
 
 #: How long a machine that Google took is shown.
@@ -111,17 +120,24 @@ class GceCloud(Cloud):
 
     def instances(self, cluster_id: str | None) -> list[Instance]:
         """Google forgets a machine that ended; spot machines that it took are told by operations,
-        which are asked for at first, and when one has gone.
+        which are asked for at first, and when one has gone or is going.
         """
         there = resources.instances(self.client, cluster_id)
         if cluster_id is None:
             return there
-        spot = {one.id for one in there if one.market == "spot"}
+        spot = {one.id for one in there if one.market == "spot" and one.alive}
         if self._spot.get(cluster_id, {""}) - spot:
             self._taken[cluster_id] = self._ended(cluster_id, there)
         self._spot[cluster_id] = spot
+        taken = {one.id: one for one in self._taken.get(cluster_id, ())}
+        shown = [
+            replace(one, why=taken.pop(one.id).why, taken=True)
+            if one.id in taken and not one.alive
+            else one
+            for one in there
+        ]
         ids = {one.id for one in there}
-        return there + [one for one in self._taken.get(cluster_id, ()) if one.id not in ids]
+        return shown + [one for one in taken.values() if one.id not in ids]
 
     def _ended(self, cluster_id: str, there: Sequence[Instance]) -> list[Instance]:
         """The spot machines of a cluster that Google took in the last hour."""
@@ -142,7 +158,7 @@ class GceCloud(Cloud):
         some = [
             found.taken(one, cluster, ours)
             for scope, have in told
-            if found.last(scope) in self._zones
+            if found.last(scope).startswith(f"{self.region}-")
             for one in have.operations
             if str(one.operation_type) == "compute.instances.preempted"
         ]
@@ -179,19 +195,22 @@ class GceCloud(Cloud):
         return launches.launch(self.client, launch)
 
     def launched(self, token: str) -> list[Instance]:
-        return launches.launched(self.client, token)
+        return machines.launched(self.client, token)
 
     def start(self, instances: Sequence[Instance]) -> None:
-        launches.start(self.client, instances)
+        try:
+            machines.start(self.client, instances)
+        except GoogleError as error:
+            launches.refused(self.client, error, launching=False)
 
     def stop(self, instances: Sequence[Instance]) -> None:
-        launches.stop(self.client, instances)
+        machines.stop(self.client, instances)
 
     def end(self, instances: Sequence[Instance]) -> None:
-        launches.end(self.client, instances)
+        machines.end(self.client, instances)
 
     def give_user_data(self, instance: Instance, user_data: str) -> None:
-        launches.give_user_data(self.client, instance, user_data)
+        machines.give_user_data(self.client, instance, user_data)
 
     def delete(self, resource: Resource) -> str:
         return resources.delete(self.client, resource)

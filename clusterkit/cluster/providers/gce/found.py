@@ -70,6 +70,8 @@ def instance(said: Any) -> Instance:
     state = _STATES.get(str(said.status), "pending")
     marks = read(said.labels)
     spot = str(said.scheduling.provisioning_model) == "SPOT" or bool(said.scheduling.preemptible)
+    if state == "stopping" and spot and _goes_away(said):
+        state = "ending"
     nic = next(iter(said.network_interfaces), None)
     outside = next(iter(nic.access_configs), None) if nic is not None else None
     disk = next((one for one in said.disks if one.boot), None)
@@ -87,6 +89,11 @@ def instance(said: Any) -> Instance:
         why=str(said.status_message),
         disk=int(disk.disk_size_gb) if disk is not None else 0,
     )
+
+
+def _goes_away(said: Any) -> bool:
+    """Whether an Instance of compute_v1 is deleted when Google stops it."""
+    return str(said.scheduling.instance_termination_action) == "DELETE"
 
 
 def name_of(one: Instance) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 
 from clusterkit.cluster.cloud import api
 from clusterkit.cluster.cloud.api import Image, Instance
-from clusterkit.cluster.providers.gce import found
+from clusterkit.cluster.providers.gce import found, words
 from clusterkit.cluster.providers.gce.client import Client
-from clusterkit.cluster.providers.gce.words import ApiError
+from clusterkit.cluster.providers.gce.words import ApiError, GoogleError
 from clusterkit.errors import ClusterError, UsageError
 
 
@@ -48,6 +48,8 @@ _KNOWN: Mapping[str, _Known] = {
         r"common-cu\d+-ubuntu-2[24]04(-nvidia-\d+)?(-py\d+)?",
     ),
 }
+#: Seconds for an image to be made.
+_MAKING = 3600.0
 #: Letters that Google takes in the name of an image: 63 of these at most.
 _LETTERS = re.compile(r"[^a-z0-9-]+")
 
@@ -75,7 +77,7 @@ def save(client: Client, instance: Instance, name: str, labels: Mapping[str, str
     """Make an image of a stopped instance's disk; its path. The one of this name and this cluster
     that is there is answered. Raises ClusterError where the name is another's.
     """
-    name = _LETTERS.sub("-", name.lower()).strip("-")[:63]
+    name = _LETTERS.sub("-", name.lower())[:63].strip("-")
     said = client.call("instances", "get", zone=instance.zone, instance=found.name_of(instance))
     disk = next(str(one.source) for one in said.disks if one.boot)
     resource: dict[str, Any] = {
@@ -87,9 +89,9 @@ def save(client: Client, instance: Instance, name: str, labels: Mapping[str, str
     if digest:  # a family for each set of roles: its newest image is the one to take
         resource["family"] = f"clusterkit-{_LETTERS.sub('-', digest.lower())}"[:63].strip("-")
     try:
-        client.act("images", "insert", image_resource=resource)
-    except ApiError as error:
-        if error.status != 409:
+        client.act("images", "insert", wait=_MAKING, image_resource=resource)
+    except GoogleError as error:
+        if not words.is_there(error):
             raise
         there = client.call("images", "get", image=name)
         theirs = found.read(there.labels).get("clusterkit-id")
@@ -111,8 +113,8 @@ def remove(client: Client, image: Image) -> None:
     """One that is gone is no error."""
     try:
         client.act("images", "delete", image=found.last(image.id))
-    except ApiError as error:
-        if error.status != 404:
+    except GoogleError as error:
+        if not words.is_gone(error):
             raise
 
 

@@ -1,10 +1,9 @@
-"""Machines: launched with one call for all of a group, switched on and off, ended."""
+"""Machines that are made: with one call for all of a group, or one for each."""
 
 from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
@@ -12,28 +11,46 @@ from clusterkit.cluster.cloud import api
 from clusterkit.cluster.cloud.api import Instance, Launch, Refused
 from clusterkit.cluster.cloud.wishes import machine_name
 from clusterkit.cluster.cloud_values import gce_disk_type
-from clusterkit.cluster.providers.gce import found, words
+from clusterkit.cluster.providers.gce import found, machines, offers, words
 from clusterkit.cluster.providers.gce.client import Client
-from clusterkit.cluster.providers.gce.offers import parts
-from clusterkit.cluster.providers.gce.words import ApiError, GoogleError
+from clusterkit.cluster.providers.gce.words import ApiError, GoogleError, OperationError
 
 #: What an endpoint answers that does not have bulkInsert.
 _UNHEARD_OF = (404, 405, 501)
 #: Seconds for Google to list what it has made.
 _SHOWN = 30.0
-#: So often metadata are looked at anew that somebody else has changed.
-_TRIES = 5
-#: Calls for single machines that are on the way at once.
-_AT_ONCE = 16
+#: The same, of machines of which some may be missing.
+_SHOWN_MORE = 1.0
 
 
 def launch(client: Client, launch: Launch) -> list[Instance]:
     """Launch machines, or hear again what this token launched. Raises api.Refused."""
+    taken: list[GoogleError] = []
+    stays = 0  # how often none of them was on its way out: it may have gone just then
+
+    def done() -> bool:
+        """False while earlier machines of these names are still on their way out."""
+        nonlocal stays
+        try:
+            if not _bulk(client, launch):
+                _one_by_one(client, launch)
+        except GoogleError as error:
+            if not words.is_there(error):
+                raise
+            if machines.launched(client, launch.token):
+                return True  # asked for so long ago that Google has forgotten the request
+            stays = 0 if _leaving(client, launch) else stays + 1
+            if stays > 1:
+                raise
+            taken[:] = [error]
+            return False
+        return True
+
     try:
-        if not _bulk(client, launch):
-            _one_by_one(client, launch)
+        if not client.look(done, machines.RESTING):
+            raise taken[0]
     except GoogleError as error:
-        _refused(client, error)
+        refused(client, error)
     return _shown(client, launch)
 
 
@@ -46,14 +63,15 @@ def names(launch: Launch) -> list[str]:
 def properties(launch: Launch) -> dict[str, Any]:
     """InstanceProperties in the SDK's names: of one launch always the same."""
     site, where = launch.site, launch.candidate
-    type_, gpu, count = parts(where.type)
+    type_, gpu, count = offers.parts(where.type)
     labels = found.labels(launch.labels)
     spot = where.market == "spot"
     gpus = int(launch.labels.get(api.GPUS, "0"))
+    near = site.get("placement") if launch.placement else None
     disk = gce_disk_type(site.get("disk type") or "auto", type_)
     scheduling: dict[str, Any] = {
-        "on_host_maintenance": "TERMINATE" if spot or gpus or gpu else "MIGRATE",
-        "automatic_restart": not spot,
+        "on_host_maintenance": "TERMINATE" if spot or gpus or gpu or near else "MIGRATE",
+        "automatic_restart": not spot and not site.get("max run"),
         "provisioning_model": "SPOT" if spot else "STANDARD",
     }
     if spot:
@@ -96,85 +114,9 @@ def properties(launch: Launch) -> dict[str, Any]:
     }
     if gpu:
         made["guest_accelerators"] = [{"accelerator_type": gpu, "accelerator_count": count}]
-    if launch.placement and site.get("placement"):
-        made["resource_policies"] = [site["placement"]]
+    if near:
+        made["resource_policies"] = [found.last(near)]
     return made
-
-
-def launched(client: Client, token: str) -> list[Instance]:
-    """What a launch made, as far as Google shows it still."""
-    told = instances(client, f"labels.{api.LAUNCH}={token}")
-    return sorted(told, key=lambda one: one.index)
-
-
-def instances(client: Client, filter_: str) -> list[Instance]:
-    """Those of the region that a filter chooses."""
-    told = client.pages("instances", "aggregated_list", filter=filter_)
-    return [
-        one
-        for scope, have in told
-        for said in have.instances
-        if found.last(scope).startswith(f"{client.region}-")
-        for one in [found.instance(said)]
-    ]
-
-
-def start(client: Client, some: Sequence[Instance]) -> None:
-    """Switch on again. Raises api.Refused."""
-    try:
-        _all(client, "start", some)
-    except GoogleError as error:
-        kind = words.refusal_kind(error)
-        if not kind:
-            raise
-        raise Refused(kind, error.words, _advice(client, kind, error)) from error
-
-
-def stop(client: Client, some: Sequence[Instance]) -> None:
-    """Switch off and keep the disks."""
-    _all(client, "stop", some)
-
-
-def end(client: Client, some: Sequence[Instance]) -> None:
-    """End them and their disks; those that are gone are no error."""
-    _all(client, "delete", some)
-
-
-def give_user_data(client: Client, instance: Instance, user_data: str) -> None:
-    """What a stopped instance reads at its next boot; others may change its metadata meanwhile."""
-    name = {"zone": instance.zone, "instance": found.name_of(instance)}
-    for tries_left in reversed(range(_TRIES)):
-        said = client.call("instances", "get", **name)
-        kept = [one for one in said.metadata.items if one.key != "user-data"]
-        items = [{"key": one.key, "value": one.value} for one in kept]
-        made = {
-            "fingerprint": said.metadata.fingerprint,
-            "items": [*items, {"key": "user-data", "value": user_data}],
-        }
-        request: dict[str, Any] = {**name, "metadata_resource": made}
-        try:
-            client.act("instances", "set_metadata", **request)
-        except ApiError as error:
-            if error.status != 412 or not tries_left:
-                raise
-        else:
-            return
-
-
-def _all(client: Client, method: str, some: Sequence[Instance]) -> None:
-    """One call for each, at the same time; the first error after all were asked."""
-
-    def one(instance: Instance) -> None:
-        try:
-            client.act("instances", method, zone=instance.zone, instance=found.name_of(instance))
-        except ApiError as error:
-            if error.status != 404 or method != "delete":
-                raise
-
-    with ThreadPoolExecutor(min(_AT_ONCE, max(1, len(some)))) as pool:
-        tasks = [pool.submit(one, instance) for instance in some]
-    for task in tasks:
-        task.result()
 
 
 def _bulk(client: Client, launch: Launch) -> bool:
@@ -191,7 +133,9 @@ def _bulk(client: Client, launch: Launch) -> bool:
         place = {"region": zone}
         resource["location_policy"] = {
             "target_shape": "ANY_SINGLE_ZONE",
-            "locations": {f"zones/{one}": {"preference": "ALLOW"} for one in _zones(launch)},
+            "locations": {
+                f"zones/{one}": {"preference": "ALLOW"} for one in _zones(client, launch)
+            },
         }
     request: dict[str, Any] = {
         **place,
@@ -201,6 +145,13 @@ def _bulk(client: Client, launch: Launch) -> bool:
     service = "region_instances" if zone == client.region else "instances"
     try:
         client.act(service, "bulk_insert", **request)
+    except OperationError:
+        # Google ends what it has made when that is less than the least; seen to, not believed.
+        made = [one for one in machines.launched(client, launch.token) if one.alive]
+        if len(made) >= launch.least:
+            return True
+        machines.end(client, made)
+        raise
     except ApiError as error:
         # Google says 404 as well of a project, an image or a network that is not there.
         if error.status not in _UNHEARD_OF or re.search(r"projects/|resource '", error.said):
@@ -209,15 +160,25 @@ def _bulk(client: Client, launch: Launch) -> bool:
     return True
 
 
-def _zones(launch: Launch) -> list[str]:
+def _zones(client: Client, launch: Launch) -> list[str]:
     """The zones that have the type, where any of them will do."""
-    return launch.site.get(f"zones {launch.candidate.type}", "").split()
+    return launch.site.get(f"zones {launch.candidate.type}", "").split() or [*offers.zones(client)]
+
+
+def _leaving(client: Client, launch: Launch) -> list[Instance]:
+    """Earlier machines of these names that are on their way out, or down."""
+    wanted = set(names(launch))
+    there = machines.instances(client, found.carrying(launch.labels["clusterkit-id"]))
+    leaving = ("stopping", "ending")
+    return [one for one in there if one.state in leaving and found.name_of(one) in wanted]
 
 
 def _one_by_one(client: Client, launch: Launch) -> None:
     """One call for each machine. Where any zone will do, zone after zone, until one has them."""
     zone = launch.candidate.zone
-    zones = _zones(launch) if zone == client.region else [zone]
+    zones = _zones(client, launch) if zone == client.region else [zone]
+    # A request that was refused for a name could not be repeated beside those that were taken.
+    client.look(lambda: not _leaving(client, launch), machines.RESTING)
     for number, one in enumerate(zones, 1):
         try:
             _each(client, launch, one)
@@ -232,7 +193,7 @@ def _each(client: Client, launch: Launch, zone: str) -> None:
 
     Raises the first machine's GoogleError.
     """
-    common = _in_zone(properties(launch), zone)
+    common = _in_zone(client, properties(launch), zone)
 
     def one(name: str) -> GoogleError | None:
         request: dict[str, Any] = {
@@ -247,14 +208,16 @@ def _each(client: Client, launch: Launch, zone: str) -> None:
         return None
 
     wanted = names(launch)
-    with ThreadPoolExecutor(min(_AT_ONCE, len(wanted))) as pool:
+    with ThreadPoolExecutor(min(machines.AT_ONCE, len(wanted))) as pool:
         refusals = [error for error in pool.map(one, wanted) if error is not None]
     if len(wanted) - len(refusals) < launch.least:
-        end(client, launched(client, launch.token))
-        raise refusals[0]
+        made = [one for one in machines.launched(client, launch.token) if one.zone == zone]
+        if len(made) < launch.least:
+            machines.end(client, made)
+            raise refusals[0]
 
 
-def _in_zone(made: dict[str, Any], zone: str) -> dict[str, Any]:
+def _in_zone(client: Client, made: dict[str, Any], zone: str) -> dict[str, Any]:
     """InstanceProperties as an Instance of a zone has them: by path."""
     disk = made["disks"][0]
     parameters = dict(disk["initialize_params"])
@@ -263,11 +226,13 @@ def _in_zone(made: dict[str, Any], zone: str) -> dict[str, Any]:
         {**one, "accelerator_type": f"zones/{zone}/acceleratorTypes/{one['accelerator_type']}"}
         for one in made.get("guest_accelerators", ())
     ]
+    policies = f"projects/{client.project}/regions/{client.region}/resourcePolicies"
     return {
         **made,
         "machine_type": f"zones/{zone}/machineTypes/{made['machine_type']}",
         "disks": [{**disk, "initialize_params": parameters}],
         "guest_accelerators": gpus,
+        "resource_policies": [f"{policies}/{one}" for one in made.get("resource_policies", ())],
     }
 
 
@@ -275,20 +240,24 @@ def _shown(client: Client, launch: Launch) -> list[Instance]:
     """The machines that were made; Google may take a moment to list them all."""
     made: list[Instance] = []
 
-    def all_there() -> bool:
-        made[:] = launched(client, launch.token)
-        return len(made) >= len(launch.numbers)
+    def there(count: int) -> bool:
+        made[:] = machines.launched(client, launch.token)
+        return len(made) >= count
 
-    client.look(all_there, _SHOWN if launch.least == len(launch.numbers) else 1.0)
+    if client.look(lambda: there(launch.least), _SHOWN) and launch.least < len(launch.numbers):
+        client.look(lambda: there(len(launch.numbers)), _SHOWN_MORE)
     return made
 
 
-def _refused(client: Client, error: GoogleError) -> NoReturn:
-    """Raises Refused for Google's refusals of a launch, and `error` for anything else."""
+def refused(client: Client, error: GoogleError, *, launching: bool = True) -> NoReturn:
+    """Raises Refused for Google's refusals of machines, and `error` for anything else.
+
+    `launching`: nothing runs after any other refusal that was heard at the first try.
+    """
     kind = words.refusal_kind(error)
     if kind:
         raise Refused(kind, error.words, _advice(client, kind, error)) from error
-    if isinstance(error, ApiError) and not error.unsure:
+    if launching and isinstance(error, ApiError) and not error.unsure:
         raise Refused("never", str(error)) from error
     raise error
 

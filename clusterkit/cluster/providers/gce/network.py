@@ -16,13 +16,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clusterkit.cluster.cloud.found import since
-from clusterkit.cluster.providers.gce import found
+from clusterkit.cluster.providers.gce import found, words
 from clusterkit.cluster.providers.gce.client import Client
-from clusterkit.cluster.providers.gce.words import ApiError
+from clusterkit.cluster.providers.gce.words import ApiError, GoogleError
 from clusterkit.errors import ClusterError
 
 #: Rules of a small number go before those of a larger one.
 _OPEN, _SHUT = 900, 1000
+#: Seconds for Google to show what another computer has made.
+_SHOWN = 30.0
 #: Ends of the names of a cluster's rules. That of ssh is the claim, and is deleted last.
 _DOOR, _INSIDE, _CLOSED = "door", "inside", "closed"
 
@@ -158,7 +160,12 @@ def door(client: Client, cluster_id: str) -> list[str] | None:
 
 
 def networks(door: Sequence[str]) -> list[str]:
-    """As Google shows them: the bits that do not count are zero."""
+    """As Google shows them: the bits that do not count are zero.
+
+    Raises ClusterError for none: a rule that names nobody lets everybody in.
+    """
+    if not door:
+        raise ClusterError("nobody would be let in: no network is named that ssh may come from")
     return sorted({str(ipaddress.ip_network(one, strict=False)) for one in door})
 
 
@@ -186,10 +193,10 @@ def _claim(client: Client, rule: Mapping[str, Any], labels: Mapping[str, str]) -
     """Make a rule whose name must be free, or see that it is ours: None, or as Google shows it."""
     try:
         client.act("firewalls", "insert", firewall_resource=dict(rule))
-    except ApiError as error:
-        if error.status != 409:
+    except GoogleError as error:
+        if not words.is_there(error):
             raise
-        there = client.call("firewalls", "get", firewall=rule["name"])
+        there = _shown(client, "firewalls", error, firewall=rule["name"])
         _require_ours(str(there.description), rule["name"], labels, client.project, error)
         return there
     return None
@@ -208,16 +215,34 @@ def _placement(client: Client, labels: Mapping[str, str]) -> str:
         client.act(
             "resource_policies", "insert", region=client.region, resource_policy_resource=policy
         )
-    except ApiError as error:
-        if error.status != 409:
+    except GoogleError as error:
+        if not words.is_there(error):
             raise
-        there = client.call("resource_policies", "get", region=client.region, resource_policy=name)
+        place = {"region": client.region, "resource_policy": name}
+        there = _shown(client, "resource_policies", error, **place)
         _require_ours(str(there.description), name, labels, client.project, error)
     return path
 
 
+def _shown(client: Client, service: str, taken: GoogleError, **place: str) -> Any:
+    """What has a name that is taken; somebody may be making it just now. Raises `taken`."""
+    there: list[Any] = []
+
+    def seen() -> bool:
+        try:
+            there[:] = [client.call(service, "get", **place)]
+        except ApiError as error:
+            if error.status != 404:
+                raise
+        return bool(there)
+
+    if not client.look(seen, _SHOWN):
+        raise taken
+    return there[0]
+
+
 def _require_ours(
-    description: str, name: str, labels: Mapping[str, str], project: str, taken: ApiError
+    description: str, name: str, labels: Mapping[str, str], project: str, taken: GoogleError
 ) -> None:
     """Raises ClusterError where something of a wanted name is not this cluster's."""
     theirs = found.described(description)

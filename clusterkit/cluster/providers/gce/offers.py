@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from clusterkit.cluster.cloud.api import MachineType
@@ -55,9 +56,9 @@ def machine_types(
     """
     if not names:
         return {}
-    types = _by_zone(client, "machine_types", "machine_types", there)
+    types = _by_zone(client, "machine_types", there)
     wants_gpus = any(parts(name)[1] for name in names)
-    gpus = _by_zone(client, "accelerator_types", "accelerator_types", there) if wants_gpus else {}
+    gpus = _by_zone(client, "accelerator_types", there) if wants_gpus else {}
     made, missing = {}, []
     for name in sorted(set(names)):
         type_, gpu, count = parts(name)
@@ -101,16 +102,14 @@ def _any(types: Mapping[str, Mapping[str, Any]], name: str) -> Any:
     return (have[name] for have in types.values() if name in have)
 
 
-def _by_zone(
-    client: Client, service: str, key: str, there: Collection[str]
-) -> dict[str, dict[str, Any]]:
-    """Zone -> name -> what a zone has."""
-    found: dict[str, dict[str, Any]] = {}
-    for scope, have in client.pages(service, "aggregated_list"):
-        zone = last(scope)
-        if zone in there:
-            found.setdefault(zone, {}).update({str(one.name): one for one in getattr(have, key)})
-    return found
+def _by_zone(client: Client, service: str, there: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Zone -> name -> what a zone has. A list of all zones of the world would have many pages."""
+
+    def one(zone: str) -> dict[str, Any]:
+        return {str(one.name): one for one in client.pages(service, "list", zone=zone)}
+
+    with ThreadPoolExecutor(max(1, len(there))) as pool:
+        return dict(zip(there, pool.map(one, there), strict=True))
 
 
 def _near(name: str, known: Collection[str]) -> str:

@@ -7,24 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from clusterkit.cluster.cloud.api import Instance, Resource
-from clusterkit.cluster.providers.gce import found, launches, network
+from clusterkit.cluster.providers.gce import found, machines, network, words
 from clusterkit.cluster.providers.gce.client import Client
-from clusterkit.cluster.providers.gce.words import ApiError, OperationError
+from clusterkit.cluster.providers.gce.words import GoogleError
 
 INSTANCE, DISK, ADDRESS, RULE, POLICY = (
     "instance", "disk", "address", "firewall rule", "placement policy",
 )  # fmt: skip
 #: All that `resources` looks for, in words.
 PLURALS = ("instances", "disks", "addresses", "firewall rules", "placement policies")
-#: What Google says of something that cannot be deleted yet.
-_IN_USE = (
-    "resourceInUseByAnotherResource", "RESOURCE_IN_USE_BY_ANOTHER_RESOURCE", "RESOURCE_IN_USE",
-    "resourceNotReady", "RESOURCE_NOT_READY",
-)  # fmt: skip
 
 
 def instances(client: Client, cluster_id: str | None) -> list[Instance]:
-    return launches.instances(client, found.carrying(cluster_id))
+    return machines.instances(client, found.carrying(cluster_id))
 
 
 def resources(client: Client, cluster_id: str | None) -> list[Resource]:
@@ -60,10 +55,10 @@ def delete(client: Client, resource: Resource) -> str:
     service, where = request
     try:
         client.act(service, "delete", **where)
-    except (ApiError, OperationError) as error:
-        if isinstance(error, ApiError) and error.status == 404:
+    except GoogleError as error:
+        if words.is_gone(error):
             return ""
-        if error.code in _IN_USE or "being used by" in error.said:
+        if words.is_in_use(error):
             return error.words
         raise
     return ""
@@ -71,7 +66,7 @@ def delete(client: Client, resource: Resource) -> str:
 
 def _end(client: Client, resource: Resource) -> str:
     there = instances(client, resource.labels.get("clusterkit-id"))
-    launches.end(client, [one for one in there if one.id == resource.id])
+    machines.end(client, [one for one in there if one.id == resource.id])
     return ""
 
 

@@ -29,7 +29,9 @@ REFUSALS: Mapping[str, str] = {
 _OUTER = "VM_MIN_COUNT_NOT_REACHED"
 #: What is said of a type, or of GPUs, that a zone does not have.
 _NOT_HERE = re.compile(
-    r"machine type .*(does not exist|not found)|not (available|supported) in", re.IGNORECASE
+    r"(machine type|(machine|accelerator)types/).*(does not exist|not found)"
+    r"|not (available|supported) in|not compatible (for|with)",
+    re.IGNORECASE,
 )
 #: Reasons of an error with HTTP 403 that mean: ask later.
 _SLOWER = frozenset(
@@ -39,6 +41,15 @@ _LOGIN = (
     "`gcloud auth application-default login` gives this computer credentials; on a machine without "
     "a browser add --no-launch-browser. docs/gce.md, step 3."
 )
+#: Codes of a change that has to wait for another one of the same thing.
+NOT_READY = frozenset({"resourceNotReady", "RESOURCE_NOT_READY"})
+_IN_USE = NOT_READY | {
+    "resourceInUseByAnotherResource",
+    "RESOURCE_IN_USE_BY_ANOTHER_RESOURCE",
+    "RESOURCE_IN_USE",
+}
+_GONE = frozenset({"RESOURCE_NOT_FOUND", "NOT_FOUND"})
+_THERE = frozenset({"alreadyExists", "RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"})
 #: No words of Google's own are longer; whole pages are.
 _LONG = 1000
 
@@ -105,16 +116,28 @@ def cause(troubles: Sequence[Trouble]) -> Trouble:
 
 def refusal_kind(error: GoogleError) -> str:
     """What kind of refusal of a launch an error is (`api.Refused`); "" for others."""
-    if isinstance(error, OperationError):
-        return REFUSALS.get(cause(error.troubles).code, "")
     if error.code in REFUSALS:
         return REFUSALS[error.code]
-    assert isinstance(error, ApiError)
     if error.code in ("quotaExceeded", "limitExceeded"):
         return "quota"
-    if error.status == 400 and _NOT_HERE.search(error.said):
-        return "unsupported"
+    if not isinstance(error, ApiError) or error.status in (400, 404):
+        return "unsupported" if _NOT_HERE.search(error.said) else ""
     return ""
+
+
+def is_gone(error: GoogleError) -> bool:
+    """Whether there is no such thing, or no more."""
+    return error.code in _GONE or (isinstance(error, ApiError) and error.status == 404)
+
+
+def is_there(error: GoogleError) -> bool:
+    """Whether a thing of that name is there already."""
+    return error.code in _THERE or (isinstance(error, ApiError) and error.status == 409)
+
+
+def is_in_use(error: GoogleError) -> bool:
+    """Whether something else has to go before, or to end what it does."""
+    return error.code in _IN_USE or "being used by" in error.said
 
 
 def asks_to_slow_down(status: int, reason: str) -> bool:
@@ -147,7 +170,7 @@ def advice(status: int, reason: str, said: str, project: str) -> str:
         )
     if status == 401:
         return f"The credentials are not accepted, or have expired. {_LOGIN} {CHECKED}"
-    if status == 404 and "project" in low and "resource" in low:
+    if status == 404 and re.search(r"resource 'projects/[^/']+'", low):
         return (
             f"Is {project!r} the project's id (not its name or number)? `gcloud projects list` "
             "shows those that there are."

@@ -1,0 +1,109 @@
+"""Machines that there are: listed, switched on and off, ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from clusterkit.cluster.cloud import api
+from clusterkit.cluster.cloud.api import Instance
+from clusterkit.cluster.providers.gce import found, words
+from clusterkit.cluster.providers.gce.client import Client
+from clusterkit.cluster.providers.gce.words import ApiError, GoogleError
+
+#: Seconds for a machine to come to rest that is on its way up, down or out.
+RESTING = 180.0
+#: So often metadata are looked at anew that somebody else has changed.
+_TRIES = 5
+#: Calls for single machines that are on the way at once.
+AT_ONCE = 16
+
+
+def instances(client: Client, filter_: str) -> list[Instance]:
+    """Those of the region that a filter chooses."""
+    told = client.pages("instances", "aggregated_list", filter=filter_)
+    return [
+        found.instance(said)
+        for scope, have in told
+        if found.last(scope).startswith(f"{client.region}-")
+        for said in have.instances
+    ]
+
+
+def launched(client: Client, token: str) -> list[Instance]:
+    """What a launch made, as far as Google shows it still."""
+    told = instances(client, f"labels.{api.LAUNCH}={token}")
+    return sorted(told, key=lambda one: one.index)
+
+
+def start(client: Client, some: Sequence[Instance]) -> None:
+    """Switch on again. Raises GoogleError."""
+    _all(client, "start", some)
+
+
+def stop(client: Client, some: Sequence[Instance]) -> None:
+    """Switch off and keep the disks."""
+    _all(client, "stop", some)
+
+
+def end(client: Client, some: Sequence[Instance]) -> None:
+    """End them and their disks."""
+    _all(client, "delete", some)
+
+
+def give_user_data(client: Client, instance: Instance, user_data: str) -> None:
+    """What a stopped instance reads at its next boot; others may change its metadata meanwhile."""
+    name = _where(instance)
+    for tries_left in reversed(range(_TRIES)):
+        said = client.call("instances", "get", **name)
+        kept = [one for one in said.metadata.items if one.key != "user-data"]
+        items = [{"key": one.key, "value": one.value} for one in kept]
+        made = {
+            "fingerprint": said.metadata.fingerprint,
+            "items": [*items, {"key": "user-data", "value": user_data}],
+        }
+        request: dict[str, Any] = {**name, "metadata_resource": made}
+        try:
+            client.act("instances", "set_metadata", **request)
+        except ApiError as error:
+            if error.status != 412 or not tries_left:
+                raise
+        else:
+            return
+
+
+def _all(client: Client, method: str, some: Sequence[Instance]) -> None:
+    """One call for each, at the same time; those that are gone are no error.
+
+    Raises the first error after all were asked.
+    """
+
+    def one(instance: Instance) -> None:
+        """Google refuses changes of a machine that is on its way: then again, until it rests."""
+        where: dict[str, Any] = _where(instance)
+        refusal: list[GoogleError] = []
+
+        def done() -> bool:
+            try:
+                client.act("instances", method, **where)
+            except GoogleError as error:
+                if words.is_gone(error):
+                    return True
+                if error.code not in words.NOT_READY:
+                    raise
+                refusal[:] = [error]
+                return False
+            return True
+
+        if not client.look(done, RESTING):
+            raise refusal[0]
+
+    with ThreadPoolExecutor(min(AT_ONCE, max(1, len(some)))) as pool:
+        tasks = [pool.submit(one, instance) for instance in some]
+    for task in tasks:
+        task.result()
+
+
+def _where(instance: Instance) -> dict[str, str]:
+    return {"zone": instance.zone, "instance": found.name_of(instance)}
