@@ -7,7 +7,7 @@ file, with line and key, is told by `config`; checks that need the disk are ther
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -344,6 +344,9 @@ class CloudSpec(Built):
         default_factory=CloudTimeouts, description="How long a start waits."
     )
 
+    #: A region that every account has, which tells of the others.
+    some_region: ClassVar[str]
+
     @staticmethod
     def zone_region(zone: str) -> str:
         """The region that a zone belongs to, "" for what is no zone."""
@@ -378,6 +381,7 @@ class Ec2Spec(CloudSpec):
     """Instances of Amazon EC2."""
 
     provider: Literal["ec2"] = "ec2"
+    some_region: ClassVar[str] = "us-east-1"
     zone_region = staticmethod(cloud_values.ec2_zone_region)
     region: Ec2Region = Field(
         default=None,
@@ -428,6 +432,7 @@ class GceSpec(CloudSpec):
     """Machines of Google Compute Engine."""
 
     provider: Literal["gce"] = "gce"
+    some_region: ClassVar[str] = "us-central1"
     zone_region = staticmethod(cloud_values.gce_zone_region)
     region: GceRegion = Field(
         default=None,

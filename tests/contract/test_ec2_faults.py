@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
-import os
-import random
 import re
-import shutil
-import socket
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +12,9 @@ from typing import Any
 
 import ec2_cluster
 import pytest
+from cloud_cluster import MACHINES, Said, changes, free_port, then
 from doubles.aws import Aws, Fault
-from ec2_cluster import MACHINES, Computer, Forks, Waiting, keep
+from ec2_cluster import Computer, Forks, Waiting, kills, looks
 
 from clusterkit.cluster.providers.ec2.client import Client
 from clusterkit.errors import Busy, ClusterError, UsageError
@@ -34,8 +28,6 @@ ALLOWED = {
         [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
     )
 }
-#: Calls that change nothing in AWS.
-LOOKS = ("Describe", "Get")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,15 +47,7 @@ def _no_hosts() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def port() -> int:
-    """All doubles have the same, one after the other: clients are made for it once.
-
-    None of those that the system gives to anybody who asks for any: others test at the same time.
-    """
-    for _ in range(100):
-        found = random.randint(20000, 32000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", found)):
-            return found
-    raise AssertionError("no port is free")
+    return free_port()
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +95,7 @@ def prices(tmp_path_factory: pytest.TempPathFactory, _no_hosts: None) -> Path:
 
 @pytest.fixture
 def lab(aws: Aws, tmp_path: Path, prices: Path) -> Computer:
-    return with_prices(Computer(tmp_path / "mine"), prices)
-
-
-def with_prices(computer: Computer, prices: Path) -> Computer:
-    shutil.copytree(prices, computer.home.root / "prices")
-    return computer
+    return Computer(tmp_path / "mine").with_prices(prices)
 
 
 # -- looking ---------------------------------------------------------------------------------------
@@ -181,77 +160,16 @@ def whole(aws: Aws, lab: Computer) -> None:
 # -- killed ----------------------------------------------------------------------------------------
 
 
-def kill(aws: Aws, forks: Forks, lab: Computer, command: str, at: int, effect: Any) -> str | None:
-    """Kill the command at its `at`-th call; the call's name, None when it made fewer."""
-    hold = aws.hold(at, effect)
-    process = forks.run(lab, command, {**aws.environment, "HOME": str(lab.root)})
-    while not hold.reached.wait(0.005) and not process.over.is_set():
-        pass
-    if process.over.is_set():
-        aws._holds.remove(hold)
-        assert process.status == 0, process.words
-        return None
-    process.kill()
-    hold.release(drop=True)
-    aws._holds.remove(hold)
-    return hold.action
-
-
-def points(aws: Aws, forks: Forks, lab: Computer, command: str, seen: list[str]) -> Iterator[str]:
-    """Kill `command` before each of its calls, and after each that changes something.
-
-    All begin with the world as it is now. Yields points as "before 3: ec2:RunInstances" where the
-    world is as it was at none of those before; `seen` gets all.
-    """
-    back, known, at = keep(aws, lab), set(), 0
-    while True:
-        at += 1
-        for effect in ("before", "after"):
-            action = kill(aws, forks, lab, command, at, effect)
-            if action is None:
-                assert effect == "before" or at == 1  # it came to its end
-                return
-            point = f"{effect} {at}: {action}"
-            seen.append(point)
-            state = shape(aws, lab)
-            if state not in known:
-                known.add(state)
-                yield point
-            back()
-            if action.partition(":")[2].startswith(LOOKS):
-                break
-
-
-def shape(aws: Aws, lab: Computer) -> str:
-    """What is there, in the double and on disk, but for what is random."""
-    things = Counter(
-        (kind, str(one.get("State")), len(one.get("IpPermissions", ())))
-        for kind in ("instance", "volume", "key-pair", "security-group", "placement-group")
-        for one in aws.things(kind)
-    )
-    files = Counter(
-        re.sub("[0-9a-f]{8,}", "*", str(file.relative_to(lab.home.root)))
-        + (" heard" if "launches" in str(file) and '"ids": null' not in file.read_text() else "")
-        for file in lab.home.root.rglob("*")
-        if file.is_file()
-    )
-    return str((sorted(things.items()), sorted(files.items())))
-
-
-def changes(killed: list[str]) -> set[str]:
-    """The calls that were killed after they had taken effect, their answers unheard."""
-    return {one.partition(": ec2:")[2] for one in killed if one.startswith("after")}
-
-
 def test_a_start_that_was_killed_anywhere_goes_on_or_ends(
     aws: Aws, forks: Forks, lab: Computer
 ) -> None:
     killed: list[str] = []
     tried = 0
-    for point in points(aws, forks, lab, "start", killed):
+    killing = kills(aws, forks, lab)
+    for point in killing.points("start", killed):
         tried += 1
         was, id_ = ever(aws), lab.id
-        back = keep(aws, lab, "point")
+        back = killing.keep("point")
         lab.start()
         assert lab.id == id_ or not id_, point
         assert set(was) <= set(alive(aws)), point
@@ -261,8 +179,8 @@ def test_a_start_that_was_killed_anywhere_goes_on_or_ends(
         lab.stop()  # instead of going on
         nothing(aws)
     assert changes(killed) == {
-        "ImportKeyPair", "CreateSecurityGroup", "CreatePlacementGroup",
-        "AuthorizeSecurityGroupIngress", "RunInstances",
+        "ec2:ImportKeyPair", "ec2:CreateSecurityGroup", "ec2:CreatePlacementGroup",
+        "ec2:AuthorizeSecurityGroupIngress", "ec2:RunInstances",
     }  # fmt: skip
     assert tried >= 8
     print(f"start: killed at {len(killed)} points, {tried} different")
@@ -271,8 +189,8 @@ def test_a_start_that_was_killed_anywhere_goes_on_or_ends(
 def test_a_start_that_is_killed_again_and_again_goes_on(
     aws: Aws, forks: Forks, lab: Computer
 ) -> None:
-    at = 12
-    while kill(aws, forks, lab, "start", at, "after") is not None:
+    at = 1
+    while kills(aws, forks, lab).at("start", at, "after") is not None:
         at += 1
     whole(aws, lab)
     assert len(ever(aws)) == len(MACHINES)
@@ -284,7 +202,7 @@ def test_a_pause_that_was_killed_anywhere_goes_on(aws: Aws, forks: Forks, lab: C
         one["InstanceId"] for one in aws.things("instance") if "InstanceLifecycle" not in one
     ]
     killed: list[str] = []
-    for point in points(aws, forks, lab, "pause", killed):
+    for point in kills(aws, forks, lab).points("pause", killed):
         lab.pause()
         states = {one["InstanceId"]: one["State"]["Name"] for one in aws.things("instance")}
         assert states.pop(head) == "stopped", point
@@ -293,19 +211,20 @@ def test_a_pause_that_was_killed_anywhere_goes_on(aws: Aws, forks: Forks, lab: C
         lab.start()
         assert head in alive(aws), point
         whole(aws, lab)
-    assert changes(killed) == {"StopInstances", "TerminateInstances"}
+    assert changes(killed) == {"ec2:StopInstances", "ec2:TerminateInstances"}
     print(f"pause: killed at {len(killed)} points")
 
 
 def test_a_stop_that_was_killed_anywhere_goes_on(aws: Aws, forks: Forks, lab: Computer) -> None:
     lab.start()
     killed: list[str] = []
-    for point in points(aws, forks, lab, "stop", killed):
+    for point in kills(aws, forks, lab).points("stop", killed):
         lab.stop()
         nothing(aws)
         assert not lab.id, point
     assert changes(killed) == {
-        "TerminateInstances", "DeletePlacementGroup", "DeleteSecurityGroup", "DeleteKeyPair",
+        "ec2:TerminateInstances", "ec2:DeletePlacementGroup", "ec2:DeleteSecurityGroup",
+        "ec2:DeleteKeyPair",
     }  # fmt: skip
     print(f"stop: killed at {len(killed)} points")
 
@@ -344,7 +263,7 @@ def test_credentials_that_expire_in_the_middle_and_are_renewed(
         waiting.at(2.0, lambda: aws.fault("*", "expired", times=None))
     else:
         made = aws.fault(action, "expired")
-        _then(aws, made, lambda: aws.fault("*", "expired", times=None))
+        then(made, lambda: aws.fault("*", "expired", times=None))
     with pytest.raises(ClusterError, match=r"credentials have expired.*goes on") as caught:
         lab.start()
     assert "RequestExpired" in str(caught.value)  # AWS's own words
@@ -361,17 +280,6 @@ def test_credentials_that_expire_in_the_middle_and_are_renewed(
     whole(aws, lab)
     lab.stop()
     nothing(aws)
-
-
-def _then(aws: Aws, fault: Any, act: Any) -> None:
-    """Do something when a fault strikes for the first time."""
-    error = fault.error
-
-    def struck(action: str) -> Any:
-        act()
-        return error(action)
-
-    fault.error = struck
 
 
 # -- what there is not -----------------------------------------------------------------------------
@@ -397,7 +305,7 @@ def test_what_there_is_not_is_refused_before_anything_is_made(
     with pytest.raises((UsageError, ClusterError), match=f"(?s){words}"):
         lab.start()
     assert not lab.id
-    assert not [one.name for one in aws.calls if not one.action.startswith(LOOKS)]
+    assert not [one.name for one in aws.calls if not looks(one.action)]
     nothing(aws)
 
 
@@ -426,7 +334,7 @@ def test_a_name_that_another_cluster_has(aws: Aws, lab: Computer, tmp_path: Path
     before = aws.count()
     with pytest.raises(ClusterError, match=f"'lab' is taken.*id {lab.id}.*adopt lab"):
         other.start()
-    asked = [one.name for one in aws.calls[before:] if not one.action.startswith(LOOKS)]
+    asked = [one.name for one in aws.calls[before:] if not looks(one.action)]
     assert asked == []
     assert alive(aws) == theirs
     assert ids(aws) == {lab.id}
@@ -440,11 +348,9 @@ def test_two_computers_that_start_one_name_at_once(
     aws: Aws, forks: Forks, lab: Computer, tmp_path: Path, prices: Path, at: str, effect: Any
 ) -> None:
     """The other computer is held at the moment of its claim, while this one starts."""
-    other = with_prices(Computer(tmp_path / "other"), prices)
-    hold = aws.hold(10_000, effect)
-    with aws.lock:
-        aws._holds_of_this_call = lambda: _of(aws, hold, at)  # type: ignore[method-assign]
-    process = forks.run(other, "start", {**aws.environment, "HOME": str(other.root)})
+    other = Computer(tmp_path / "other").with_prices(prices)
+    hold = aws.hold(1, effect, lambda action: action == f"ec2:{at}")
+    process = forks.run(other, "start")
     assert hold.reached.wait(30)
     first = at == "ImportKeyPair" and effect == "before"  # whose claim it is
     if first:
@@ -465,17 +371,9 @@ def test_two_computers_that_start_one_name_at_once(
     nothing(aws)
 
 
-def _of(aws: Aws, hold: Any, action: str) -> list[Any]:
-    """Hold the first call of an action."""
-    if aws.calls[-1].action == action and not hold.reached.is_set() and hold.at:
-        hold.at = 0
-        return [hold]
-    return []
-
-
 def test_two_starts_on_one_computer(aws: Aws, forks: Forks, lab: Computer) -> None:
     hold = aws.hold(22, "before")
-    process = forks.run(lab, "start", {**aws.environment, "HOME": str(lab.root)})
+    process = forks.run(lab, "start")
     assert hold.reached.wait(30)
     with pytest.raises(Busy, match=str(process.pid)):
         lab.start()
@@ -599,16 +497,14 @@ def test_a_start_that_was_killed_before_its_launch_was_shown(
     aws: Aws, forks: Forks, lab: Computer, waiting: Waiting
 ) -> None:
     """Its labels do not tell of it yet: what is on disk does."""
-    hold = aws.hold(10_000, "after")
 
-    def held() -> list[Any]:
-        found = _of(aws, hold, "RunInstances")
-        if found:
+    def counts(action: str) -> bool:
+        if action == "ec2:RunInstances":
             aws.lag = 12  # longer than a plan looks
-        return found
+        return action == "ec2:RunInstances"
 
-    aws._holds_of_this_call = held  # type: ignore[method-assign]
-    process = forks.run(lab, "start", {**aws.environment, "HOME": str(lab.root)})
+    hold = aws.hold(1, "after", counts)
+    process = forks.run(lab, "start")
     assert hold.reached.wait(30)
     process.kill()
     hold.release(drop=True)
@@ -965,7 +861,7 @@ def test_every_permission_of_the_policy_is_needed(
     # Taken over by another computer.
     other = Computer(tmp_path / "other")
     adopting.take(other.home, other.name, adopting.look(other.home, other.name))
-    watch = ec2_cluster.Said()
+    watch = Said()
     adopting.bring_key(other.home, other.name, watch)
     other.start()
     assert other.id == lab.id
@@ -1056,24 +952,14 @@ def test_the_whole_world_is_let_in_only_when_it_is_asked_for(aws: Aws, lab: Comp
 # -- the commands ----------------------------------------------------------------------------------
 
 
-def clusterkit(lab: Computer, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {
-        "CLUSTERKIT_HOME": str(lab.home.root), "CLUSTERKIT_CONFIG": str(lab.home.config),
-    }  # fmt: skip
-    return subprocess.run(
-        [sys.executable, "-m", "clusterkit", *words],
-        capture_output=True, text=True, timeout=60, cwd=lab.root, env=environment,
-    )  # fmt: skip
-
-
 def test_the_commands_of_a_whole_life(aws: Aws, lab: Computer) -> None:
-    shown = clusterkit(lab, "start", "lab", "--dry-run")
+    shown = lab.clusterkit("start", "lab", "--dry-run")
     assert shown.returncode == 0, shown.stderr
     assert "c5.large" in shown.stdout
     assert not lab.folder.exists()
     nothing(aws)
     lab.start()
-    ended = clusterkit(lab, "stop", "lab", "--discard", "--yes")
+    ended = lab.clusterkit("stop", "lab", "--discard", "--yes")
     assert ended.returncode == 0, ended.stderr
     assert "key pairs" in ended.stdout  # the proof
     nothing(aws)
@@ -1083,7 +969,7 @@ def test_the_commands_say_what_is_wrong_in_a_line(
     aws: Aws, lab: Computer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    result = clusterkit(lab, "start", "lab", "--yes")
+    result = lab.clusterkit("start", "lab", "--yes")
     assert result.returncode == 1
     assert "does not accept these credentials" in result.stderr
     assert "Traceback" not in result.stderr

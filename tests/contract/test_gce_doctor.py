@@ -59,7 +59,7 @@ def test_what_is_well(gce: Gce) -> None:
     [
         ("disabled", "has not been used", "gcloud services enable compute.googleapis.com"),
         ("unpaid", "requires billing", "console.cloud.google.com/billing/linkedaccount"),
-        ("expired", "could not be used", "gcloud auth application-default login"),
+        ("expired", "ACCESS_TOKEN_EXPIRED", "gcloud auth application-default login"),
         ("denied", "compute.projects.get", "gcloud iam roles create clusterkit"),
         ("unavailable", "Internal error", ""),
         ("cut", "did not answer", ""),

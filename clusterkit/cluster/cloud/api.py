@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import ClassVar, Literal
 
 from clusterkit.cluster.prices import Price
-from clusterkit.errors import ClusterError
+from clusterkit.errors import ClusterError, UsageError
 
 Market = Literal["spot", "on-demand"]
 
@@ -186,6 +186,14 @@ class Finding:
     verdict: Literal["good", "bad", "unknown"]
     words: str
     advice: str = ""
+
+
+class NoRegion(UsageError):
+    """Neither the settings nor this computer say which region is meant, or which project."""
+
+
+class NoCredentials(ClusterError):
+    """This computer has none for the cloud."""
 
 
 class Refused(ClusterError):

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from clusterkit.cluster import access, config, stored
 from clusterkit.cluster.cloud import found, known, place
-from clusterkit.cluster.cloud.api import Cloud
+from clusterkit.cluster.cloud.api import Cloud, NoCredentials, NoRegion
 from clusterkit.cluster.cloud.found import Found
 from clusterkit.cluster.spec import CloudSpec
 from clusterkit.errors import ClusterError, ClusterkitError, UsageError
@@ -70,13 +70,26 @@ def everywhere(home: Home, warn: Warn) -> list[Region]:
     made = []
     for one in accounts.values():
         try:
-            every = one.connect().regions()
+            every = _regions(one)
         except ClusterkitError as error:
-            if not isinstance(error.__cause__, ImportError) or one in some:
+            if one in some or not _unused(error):
                 warn(f"{one.settings.provider} could not be asked for its regions: {_first(error)}")
             continue
         made += [Region(one.settings.at(name)) for name in every]
     return made
+
+
+def _regions(one: Region) -> tuple[str, ...]:
+    """All that the account can use; any region tells of the others."""
+    try:
+        return one.connect().regions()
+    except NoRegion:
+        return Region(one.settings.at(one.settings.some_region)).connect().regions()
+
+
+def _unused(error: ClusterkitError) -> bool:
+    """Whether it says that this computer has nothing to do with a cloud."""
+    return isinstance(error.__cause__, ImportError) or isinstance(error, NoRegion | NoCredentials)
 
 
 def look(home: Home, where: Iterable[Region], warn: Warn) -> list[Found]:

@@ -6,7 +6,7 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from clusterkit.cluster.access import Identity
 from clusterkit.cluster.cloud import api, ranges
@@ -169,7 +169,9 @@ class Launcher:
         alive = self._settled(launch, made, got, candidate)
         got.made += alive
         if alive:
-            self._say(f"{wish.group}: {len(alive)} x {candidate}")
+            # Where the cloud chose the zone, it is told which.
+            zones = ", ".join(sorted({one.zone for one in alive}))
+            self._say(f"{wish.group}: {len(alive)} x {replace(candidate, zone=zones)}")
         return {launch.numbers[one.index] for one in alive}
 
     def _send(self, launch: Launch) -> list[Instance]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from clusterkit.cluster.cloud.api import NoCredentials, NoRegion
 from clusterkit.cluster.cloud.patience import Pauses
 from clusterkit.cluster.providers.ec2 import words
 from clusterkit.cluster.providers.ec2.words import ApiError
@@ -207,7 +208,8 @@ class Client:
     def _local(self, service: str, operation: str, at: str, error: Exception) -> ClusterError:
         """What botocore found wrong before it asked."""
         said = words.credentials(type(error).__name__, str(error), self.profile)
-        return ClusterError(
+        kind = NoCredentials if type(error).__name__ == "NoCredentialsError" else ClusterError
+        return kind(
             said
             or f"AWS ({service} in {at}) could not be asked{operation and ' '}{operation}: {error}"
         )
@@ -230,7 +232,7 @@ class Client:
     def _check_region(self) -> None:
         known = regions(self._session)
         if not self.region:
-            raise UsageError(
+            raise NoRegion(
                 "AWS needs a region: write `region:` into the settings, or set AWS_REGION, "
                 "or give your profile one (`aws configure`)"
             )

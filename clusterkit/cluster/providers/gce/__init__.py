@@ -20,9 +20,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from clusterkit.cluster.cloud.api import NoRegion
 from clusterkit.cluster.cloud.provider import CloudProvider
 from clusterkit.cluster.providers.gce import resources
-from clusterkit.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ def connect(spec: GceSpec, say: Callable[[str], None] | None = None) -> Cloud:
     told = gcloud.told(os.environ, Path.home())
     region = spec.region or told.region
     if not region:
-        raise UsageError(
+        raise NoRegion(
             "Google needs a region: write `region:` into the settings (us-central1, for example), "
             "or set CLOUDSDK_COMPUTE_REGION, or `gcloud config set compute/region REGION`"
         )

@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from clusterkit.cluster.cloud.api import NoCredentials, NoRegion
 from clusterkit.cluster.cloud.patience import Pauses
 from clusterkit.cluster.providers.gce import words
 from clusterkit.cluster.providers.gce.words import ApiError, OperationError, Trouble
-from clusterkit.errors import ClusterError, UsageError
+from clusterkit.errors import ClusterError
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
@@ -59,7 +60,7 @@ class Client:
         self.credentials, found = _credentials(endpoint, credentials)
         self.project = project or found or ""
         if not self.project:
-            raise UsageError(
+            raise NoRegion(
                 "Google needs a project: write `project:` into the settings, or set "
                 "GOOGLE_CLOUD_PROJECT, or `gcloud config set project ID`"
             )
@@ -106,14 +107,15 @@ class Client:
         """The operation once it is done. Raises OperationError, ClusterError when it takes longer
         than `seconds`.
         """
-        deadline, pause = time.monotonic() + seconds, _LOOK
+        deadline, waited, pause = time.monotonic() + seconds, 0.0, _LOOK
         while _status(operation) != "DONE":
-            if time.monotonic() > deadline:
+            if waited >= seconds or time.monotonic() > deadline:
                 raise ClusterError(
                     f"Google has not done {what} after {seconds:g} s (operation {operation.name}). "
                     "Repeat the command: it goes on from here."
                 )
             self._pause(pause)
+            waited += pause
             pause = min(1.5 * pause, _LOOK_AT_MOST)
             operation = self._look(operation)
         troubles = _troubles(operation)
@@ -236,7 +238,7 @@ def _credentials(endpoint: str | None, file: str | None) -> tuple[Credentials, s
     try:
         import google.auth
         from google.auth.credentials import AnonymousCredentials
-        from google.auth.exceptions import GoogleAuthError
+        from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 
         # google-auth may be there for another's sake; importing all of the SDK takes long.
         if find_spec("google.cloud.compute_v1") is None:
@@ -247,16 +249,30 @@ def _credentials(endpoint: str | None, file: str | None) -> tuple[Credentials, s
             "pip install 'clusterkit[gce]'"
         ) from error
     if endpoint:
-        return AnonymousCredentials(), None  # type: ignore[no-untyped-call]
+        return _anonymous(AnonymousCredentials), None
     try:
         if file is not None:
             load: Any = google.auth.load_credentials_from_file
             made, project = load(file, scopes=[_SCOPE])
         else:
             made, project = google.auth.default(scopes=[_SCOPE])
+    except DefaultCredentialsError as error:
+        kind = NoCredentials if file is None else ClusterError
+        raise kind(words.credentials(str(error))) from error
     except (GoogleAuthError, OSError) as error:
         raise ClusterError(words.credentials(str(error))) from error
     return made, project
+
+
+def _anonymous(kind: Any) -> Credentials:
+    """Nobody's. Where an endpoint wants somebody's, its words are told, not google-auth's."""
+
+    class Nobody(kind):  # type: ignore[misc]
+        def refresh(self, _: object) -> None:
+            """There is nothing to renew."""
+
+    made: Credentials = Nobody()
+    return made
 
 
 def _sdk(service: str) -> Any:

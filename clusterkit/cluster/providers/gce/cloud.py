@@ -66,6 +66,7 @@ class GceCloud(Cloud):
         self._images: dict[tuple[str, str], Image] = {}
         self._spot: dict[str | None, set[str]] = {}
         self._taken: dict[str, list[Instance]] = {}
+        self._made: list[Resource] = []  # here, and not listed by Google yet
 
     def tell(self, say: Callable[[str], None]) -> None:
         self.client.say = say
@@ -165,7 +166,13 @@ class GceCloud(Cloud):
         return [one for one in some if one is not None and (one.began is None or one.began > since)]
 
     def resources(self, cluster_id: str | None) -> list[Resource]:
-        return resources.resources(self.client, cluster_id)
+        """What was made here is among them before Google lists it: it shall not be left behind."""
+        shown = resources.resources(self.client, cluster_id)
+        known = {(one.kind, one.id) for one in shown}
+        self._made = [one for one in self._made if (one.kind, one.id) not in known]
+        return shown + [
+            one for one in self._made if cluster_id in (None, one.labels.get("clusterkit-id"))
+        ]
 
     def prepare(
         self, labels: Mapping[str, str], public_key: str, door: Sequence[str], placement: bool
@@ -174,7 +181,9 @@ class GceCloud(Cloud):
         del public_key
         choices = self._choices
         net = network.path_of(self.client, choices.network, choices.subnetwork)
-        site = network.prepare(self.client, labels, door, net, placement=placement)
+        site = network.prepare(
+            self.client, labels, door, net, placement=placement, made=self._made.append
+        )
         site |= {f"zones {one.name}": " ".join(one.zones) for one in self._types.values()}
         site["disk type"] = choices.disk_type
         if choices.subnetwork is not None:
@@ -213,7 +222,12 @@ class GceCloud(Cloud):
         machines.give_user_data(self.client, instance, user_data)
 
     def delete(self, resource: Resource) -> str:
-        return resources.delete(self.client, resource)
+        said = resources.delete(self.client, resource)
+        if not said:
+            self._made = [
+                one for one in self._made if (one.kind, one.id) != (resource.kind, resource.id)
+            ]
+        return said
 
     # -- what is only asked about -------------------------------------------------------------
 

@@ -12,9 +12,10 @@ clouds: cloud.google.com/firewall/docs/firewalls#more_rules_default_vpc.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from clusterkit.cluster.cloud.api import Resource
 from clusterkit.cluster.cloud.found import since
 from clusterkit.cluster.providers.gce import found, words
 from clusterkit.cluster.providers.gce.client import Client
@@ -23,6 +24,8 @@ from clusterkit.errors import ClusterError
 
 #: Rules of a small number go before those of a larger one.
 _OPEN, _SHUT = 900, 1000
+#: Kinds of `api.Resource`.
+RULE, POLICY = "firewall rule", "placement policy"
 #: Seconds for Google to show what another computer has made.
 _SHOWN = 30.0
 #: Ends of the names of a cluster's rules. That of ssh is the claim, and is deleted last.
@@ -40,21 +43,30 @@ def tag_of(cluster_id: str) -> str:
 
 
 def prepare(
-    client: Client, labels: Mapping[str, str], door: Sequence[str], network: str, *, placement: bool
+    client: Client,
+    labels: Mapping[str, str],
+    door: Sequence[str],
+    network: str,
+    *,
+    placement: bool,
+    made: Callable[[Resource], None] = lambda _: None,
 ) -> dict[str, str]:
     """Make what is missing of it; what launches have to be told (`api.Launch.site`).
 
-    `network` is a network's path. Raises ClusterError where another cluster has the name.
+    `network` is a network's path. `made` is told of each thing at once: Google may list it a little
+    later. Raises ClusterError where another cluster has the name.
     """
-    ssh, *others = rules(labels, door, network)
-    there = _claim(client, ssh, labels)
-    if there is not None:
-        _let_in(client, there, door)
-    for rule in others:
-        _claim(client, rule, labels)
+    for rule in rules(labels, door, network):
+        there = _claim(client, rule, labels)
+        if there is None:
+            made(Resource(RULE, str(rule["name"]), labels))
+        elif _is_claim(there):
+            _let_in(client, there, door)
     site = {"network": network, "tag": tag_of(labels["clusterkit-id"])}
     if placement:
-        site["placement"] = _placement(client, labels)
+        site["placement"] = path = _path(client, name_of(labels["clusterkit-cluster"], "near"))
+        if _place_near(client, path, labels):
+            made(Resource(POLICY, found.last(path), labels))
     return site
 
 
@@ -202,10 +214,13 @@ def _claim(client: Client, rule: Mapping[str, Any], labels: Mapping[str, str]) -
     return None
 
 
-def _placement(client: Client, labels: Mapping[str, str]) -> str:
-    """A policy that puts machines close together; its path."""
-    name = name_of(labels["clusterkit-cluster"], "near")
-    path = f"projects/{client.project}/regions/{client.region}/resourcePolicies/{name}"
+def _path(client: Client, policy: str) -> str:
+    return f"projects/{client.project}/regions/{client.region}/resourcePolicies/{policy}"
+
+
+def _place_near(client: Client, path: str, labels: Mapping[str, str]) -> bool:
+    """A policy that puts machines close together; whether it was made."""
+    name = found.last(path)
     policy = {
         "name": name,
         "description": found.description(labels),
@@ -221,7 +236,8 @@ def _placement(client: Client, labels: Mapping[str, str]) -> str:
         place = {"region": client.region, "resource_policy": name}
         there = _shown(client, "resource_policies", error, **place)
         _require_ours(str(there.description), name, labels, client.project, error)
-    return path
+        return False
+    return True
 
 
 def _shown(client: Client, service: str, taken: GoogleError, **place: str) -> Any:

@@ -36,8 +36,14 @@ def parts(name: str) -> tuple[str, str, int]:
 
 
 def zones(client: Client) -> tuple[str, ...]:
-    """The zones of the region that are up, sorted."""
+    """The zones of the region that are up, sorted. Raises UsageError where there is no region."""
     told = client.pages("zones", "list")
+    known = {last(one.region) for one in told}
+    if client.region not in known:
+        raise UsageError(
+            f"{client.region} is no region that the project {client.project} can use"
+            f"{_near(client.region, known)}"
+        )
     return tuple(
         sorted(
             str(one.name)

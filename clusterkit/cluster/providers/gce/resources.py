@@ -11,9 +11,7 @@ from clusterkit.cluster.providers.gce import found, machines, network, words
 from clusterkit.cluster.providers.gce.client import Client
 from clusterkit.cluster.providers.gce.words import GoogleError
 
-INSTANCE, DISK, ADDRESS, RULE, POLICY = (
-    "instance", "disk", "address", "firewall rule", "placement policy",
-)  # fmt: skip
+INSTANCE, DISK, ADDRESS = "instance", "disk", "address"
 #: All that `resources` looks for, in words.
 PLURALS = ("instances", "disks", "addresses", "firewall rules", "placement policies")
 
@@ -28,8 +26,8 @@ def resources(client: Client, cluster_id: str | None) -> list[Resource]:
         lambda: [_machine(one) for one in instances(client, cluster_id)],
         lambda: _scattered(client, cluster_id, "disks", DISK, _disk_words),
         lambda: _scattered(client, cluster_id, "addresses", ADDRESS, lambda one: str(one.address)),
-        lambda: [_described(POLICY, one) for one in network.policies(client, cluster_id)],
-        lambda: [_described(RULE, one) for one in network.firewalls(client, cluster_id)],
+        lambda: [_described(network.POLICY, one) for one in network.policies(client, cluster_id)],
+        lambda: [_described(network.RULE, one) for one in network.firewalls(client, cluster_id)],
     )
     with ThreadPoolExecutor(max_workers=len(asks)) as pool:
         return [one for some in pool.map(lambda ask: ask(), asks) for one in some]

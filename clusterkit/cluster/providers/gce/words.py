@@ -152,6 +152,8 @@ def unclear(status: int) -> bool:
 def advice(status: int, reason: str, said: str, project: str) -> str:
     """What to do about an error; "" where Google's words are all there is to say."""
     low = said.lower()
+    if asks_to_slow_down(status, reason):
+        return "Wait for a minute or two, then repeat the same command: it goes on."
     if (
         reason in ("accessNotConfigured", "SERVICE_DISABLED")
         or "has not been used in project" in low
