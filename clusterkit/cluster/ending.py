@@ -79,6 +79,7 @@ def stop(
         found = facts_file.read(folder)
         _, provider = lifecycle.made(home, name, keep=False, as_started=True)
         if provider is not None and _cloud(provider) is not None and access.read_id(folder):
+            provider.tell(watch.say)
             provider.machines()  # a cloud that refuses to answer leaves a cluster that can be used
         facts_file.forget(folder)
         if found is not None:
@@ -147,6 +148,7 @@ def pause(home: Home, name: str, *, watch: Watch | None = None) -> Rested:
         raise ClusterNotStarted(f"the cluster {name!r} is not started: nothing was changed")
     with hold(home, name), Phases(watch, home, name) as phase:
         ansible.end_leftovers(str(folder / "ansible"))
+        provider.tell(watch.say)
         before = {one.name for one in provider.machines() if one.state in ("running", "stopped")}
         if not before:
             raise ClusterNotStarted(f"the cluster {name!r} has no machines: nothing was changed")

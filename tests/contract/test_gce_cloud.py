@@ -265,7 +265,7 @@ def test_prepare_makes_what_is_missing_once(cloud: GceCloud, gce: Gce) -> None:
     kinds = [one.kind for one in cloud.resources(ID)]
     assert sorted(kinds) == ["firewall rule"] * 3 + ["placement policy"]
     for one in cloud.resources(ID):
-        assert one.labels == LABELS
+        assert one.labels.items() >= LABELS.items()
         assert one.made is not None
 
 
@@ -345,7 +345,7 @@ def test_prepare_mends_the_door(cloud: GceCloud, gce: Gce) -> None:
     cloud.prepare(LABELS, "", [HOME], False)
     assert rule(gce)["sourceRanges"] == [HOME]
     assert rule(gce, "inside")
-    assert found.described(rule(gce)["description"]) == LABELS
+    assert found.described(rule(gce)["description"]) == LABELS | {"clusterkit-region": REGION}
 
 
 def test_the_door_is_open_for_just_these(cloud: GceCloud, gce: Gce) -> None:
@@ -790,7 +790,7 @@ def test_only_this_region_and_this_cluster(cloud: GceCloud, gce: Gce, launch: Wi
     assert [one.zone for one in elsewhere.instances(None)] == ["us-west1-a"] * 2
     assert cloud.instances("d" * 16) == []
     assert len(elsewhere.instances("d" * 16)) == 2
-    assert {one.kind for one in cloud.resources("d" * 16)} == {"firewall rule"}  # global
+    assert cloud.resources("d" * 16) == []
 
 
 def test_off_and_on(cloud: GceCloud, gce: Gce, launch: Wish) -> None:
@@ -1198,3 +1198,17 @@ def test_a_project_that_there_is_not(gce: Gce) -> None:
         cloud.account()
     with pytest.raises(ApiError, match="'projects/nobody' was not found"):
         cloud.instances(ID)
+
+
+def test_a_cluster_in_another_region_is_nobodys_orphan(gce: Gce, cloud: GceCloud) -> None:
+    """Firewall rules are the project's; whether a cluster lives, only its own region can tell."""
+    here = cloud
+    there = GceCloud(Client("europe-west4", gce.project, endpoint=gce.url))
+    here.prepare(LABELS, "", ["203.0.113.9/32"], placement=False)
+    rules = [one for one in here.resources(None) if one.kind == "firewall rule"]
+    assert len(rules) == 3
+    assert there.resources(None) == []
+    with pytest.raises(ClusterError, match=r"taken in the project .* in us-central1"):
+        there.prepare(
+            {**LABELS, "clusterkit-id": "f" * 16}, "", ["203.0.113.9/32"], placement=False
+        )

@@ -20,7 +20,7 @@ def test_a_refused_stop_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     def refuse() -> None:
         raise ClusterError("AWS refused")
 
-    provider = SimpleNamespace(name="ec2", machines=refuse)
+    provider = SimpleNamespace(name="ec2", machines=refuse, tell=lambda _: None)
     forgotten: list[Path] = []
     monkeypatch.setattr(lifecycle, "made", lambda *_, **__: (None, provider))
     monkeypatch.setattr(ending, "_cloud", lambda one: one)

@@ -64,8 +64,12 @@ class Ending:
         self._fleet.await_states([one.id for one in instances], {"ended"})
         names = tuple(sorted({*map(self._fleet.machine_of, instances)} - {""}))
         if only is None:
+            known = {one.id for one in instances}
             left = self._where.cloud.resources(self._where.identity.id)
-            self._delete([one for one in left if not _machine(one)], say)
+            lost = [one for one in left if _machine(one) and one.id not in known]
+            if lost:  # to the labels that machines are found by
+                say(f"ending what has lost its labels: {', '.join(map(str, lost))}")
+            self._delete([one for one in left if one in lost or not _machine(one)], say)
             self._where.intents.forget()
         return Ended(machines=names)
 

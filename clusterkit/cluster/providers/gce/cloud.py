@@ -201,7 +201,15 @@ class GceCloud(Cloud):
         return network.door(self.client, cluster_id)
 
     def launch(self, launch: Launch) -> list[Instance]:
-        return launches.launch(self.client, launch)
+        """Of machines that were taken before Google could list them it is told why."""
+        made = launches.launch(self.client, launch)
+        if len(made) >= launch.least:
+            return made
+        names = set(launches.names(launch)) - set(map(found.name_of, made))
+        taken = self._ended(launch.labels["clusterkit-id"], made)
+        places = (launch.candidate.zone, self.region)
+        gone = [one for one in taken if found.name_of(one) in names and one.zone in places]
+        return [*made, *gone]
 
     def launched(self, token: str) -> list[Instance]:
         return machines.launched(self.client, token)

@@ -17,6 +17,11 @@ from clusterkit.cluster.providers.gce.words import ApiError, GoogleError, Operat
 
 #: What an endpoint answers that does not have bulkInsert.
 _UNHEARD_OF = (404, 405, 501)
+#: What to do about a name that is taken though no machine of the cluster has it.
+_UNLABELLED = (
+    "It has not this cluster's labels: give it those that the others have, or end it, then repeat "
+    "the same command."
+)
 #: Seconds for Google to list what it has made.
 _SHOWN = 30.0
 #: The same, of machines of which some may be missing.
@@ -258,7 +263,8 @@ def refused(client: Client, error: GoogleError, *, launching: bool = True) -> No
     if kind:
         raise Refused(kind, error.words, _advice(client, kind, error)) from error
     if launching and isinstance(error, ApiError) and not error.unsure:
-        raise Refused("never", str(error)) from error
+        advice = f" {_UNLABELLED}" if words.is_there(error) else ""
+        raise Refused("never", f"{error}{advice}") from error
     raise error
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from clusterkit.cluster.cloud import api
 from clusterkit.cluster.cloud.api import Instance
-from clusterkit.cluster.providers.gce import found, words
+from clusterkit.cluster.providers.gce import found, network, words
 from clusterkit.cluster.providers.gce.client import Client
 from clusterkit.cluster.providers.gce.words import ApiError, GoogleError
 
@@ -28,6 +29,20 @@ def instances(client: Client, filter_: str) -> list[Instance]:
         for scope, have in told
         if found.last(scope).startswith(f"{client.region}-")
         for said in have.instances
+    ]
+
+
+def every(client: Client, cluster_id: str) -> list[Instance]:
+    """A cluster's, with those that have lost its label and still have its network tag."""
+    mark, tag = {"clusterkit-id": cluster_id}, network.tag_of(cluster_id)
+    told = client.pages("instances", "aggregated_list")
+    return [
+        replace(one, labels={**one.labels, **mark})
+        for scope, have in told
+        if found.last(scope).startswith(f"{client.region}-")
+        for said in have.instances
+        for one in [found.instance(said)]
+        if mark.items() <= one.labels.items() or tag in said.tags.items
     ]
 
 

@@ -22,6 +22,8 @@ from clusterkit.cluster.providers.gce.client import Client
 from clusterkit.cluster.providers.gce.words import ApiError, GoogleError
 from clusterkit.errors import ClusterError
 
+#: A label of rules alone: the region that the cluster is in.
+_REGION = "clusterkit-region"
 #: Rules of a small number go before those of a larger one.
 _OPEN, _SHUT = 900, 1000
 #: Kinds of `api.Resource`.
@@ -56,7 +58,7 @@ def prepare(
     `network` is a network's path. `made` is told of each thing at once: Google may list it a little
     later. Raises ClusterError where another cluster has the name.
     """
-    for rule in rules(labels, door, network):
+    for rule in rules({**labels, _REGION: client.region}, door, network):
         there = _claim(client, rule, labels)
         if there is None:
             made(Resource(RULE, str(rule["name"]), labels))
@@ -134,13 +136,15 @@ def _subnetwork(client: Client, subnetwork: str) -> Any:
 
 
 def firewalls(client: Client, cluster_id: str | None) -> list[Any]:
-    """The rules that carry a cluster's id in their description, or (None) any cluster's; the claims
-    of names last.
+    """The rules of a cluster, or (None) of any cluster, of the region, by their description; the
+    claims of names last. Rules are the project's: those of a cluster in another region are none
+    here, where nobody could tell that it lives.
     """
     rules = [
         one
         for one in client.pages("firewalls", "list")
-        if _carries(found.described(str(one.description)), cluster_id)
+        for labels in [found.described(str(one.description))]
+        if _carries(labels, cluster_id) and labels.get(_REGION) == client.region
     ]
     return sorted(rules, key=_is_claim)
 
@@ -271,8 +275,9 @@ def _require_ours(
             f"Remove it, or give the cluster another name than {cluster!r}."
         ) from taken
     owner = theirs.get("clusterkit-owner", "somebody")
+    where = f" in {theirs[_REGION]}" if _REGION in theirs else ""
     raise ClusterError(
-        f"the name {cluster!r} is taken in the project {project} by another cluster (id "
+        f"the name {cluster!r} is taken in the project {project} by another cluster{where} (id "
         f"{theirs['clusterkit-id']}, of {owner}, since {since(theirs)}). Give yours another name, "
         f"or, if that one is yours too, `clusterkit adopt {cluster}` takes it over."
     ) from taken

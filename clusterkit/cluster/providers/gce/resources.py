@@ -22,8 +22,14 @@ def instances(client: Client, cluster_id: str | None) -> list[Instance]:
 
 def resources(client: Client, cluster_id: str | None) -> list[Resource]:
     """All kinds, asked for at the same time; the claims of names last."""
+
+    def some() -> list[Instance]:
+        if cluster_id is None:
+            return instances(client, None)
+        return machines.every(client, cluster_id)
+
     asks: Sequence[Callable[[], list[Resource]]] = (
-        lambda: [_machine(one) for one in instances(client, cluster_id)],
+        lambda: [_machine(one) for one in some()],
         lambda: _scattered(client, cluster_id, "disks", DISK, _disk_words),
         lambda: _scattered(client, cluster_id, "addresses", ADDRESS, lambda one: str(one.address)),
         lambda: [_described(network.POLICY, one) for one in network.policies(client, cluster_id)],
@@ -63,7 +69,7 @@ def delete(client: Client, resource: Resource) -> str:
 
 
 def _end(client: Client, resource: Resource) -> str:
-    there = instances(client, resource.labels.get("clusterkit-id"))
+    there = machines.every(client, resource.labels["clusterkit-id"])
     machines.end(client, [one for one in there if one.id == resource.id])
     return ""
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from clusterkit.cluster.cloud.api import CHECKED
+from clusterkit.cluster.providers.gce.quotas import page
 from clusterkit.errors import ClusterError
 
 #: Codes inside operations: code -> kind of `api.Refused`. The next candidate is tried after each.
@@ -41,6 +42,8 @@ _LOGIN = (
     "`gcloud auth application-default login` gives this computer credentials; on a machine without "
     "a browser add --no-launch-browser. docs/gce.md, step 3."
 )
+#: Reasons of an error of a call that mean a limit of the project.
+_QUOTAS = ("quotaExceeded", "limitExceeded")
 #: Codes of a change that has to wait for another one of the same thing.
 NOT_READY = frozenset({"resourceNotReady", "RESOURCE_NOT_READY"})
 _IN_USE = NOT_READY | {
@@ -118,7 +121,7 @@ def refusal_kind(error: GoogleError) -> str:
     """What kind of refusal of a launch an error is (`api.Refused`); "" for others."""
     if error.code in REFUSALS:
         return REFUSALS[error.code]
-    if error.code in ("quotaExceeded", "limitExceeded"):
+    if error.code in _QUOTAS:
         return "quota"
     if not isinstance(error, ApiError) or error.status in (400, 404):
         return "unsupported" if _NOT_HERE.search(error.said) else ""
@@ -170,6 +173,8 @@ def advice(status: int, reason: str, said: str, project: str) -> str:
             "The project has no billing account: link one at https://console.cloud.google.com/"
             f"billing/linkedaccount{f'?project={project}' if project else ''}"
         )
+    if reason in _QUOTAS:
+        return f"Ask for more at {page(project)}"
     if status == 401:
         return f"The credentials are not accepted, or have expired. {_LOGIN} {CHECKED}"
     if status == 404 and re.search(r"resource 'projects/[^/']+'", low):
