@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test format lint types unit contract integration e2e bench bench-start bench-ec2 bench-image clean
+.PHONY: help demo test format lint types unit contract integration e2e bench bench-start bench-calls bench-image clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -60,11 +60,11 @@ bench: $(STAMP)  ## speeds beside the peers', as ratios
 bench-start: $(STAMP)  ## a start of many machines beside apt-get alone, as ratios
 	$(BIN)/python bench/start.py
 
-bench-ec2: $(STAMP)  ## calls to AWS's API, counted, for 2 and 32 workers
-	$(BIN)/python bench/ec2.py calls
+bench-calls: $(STAMP)  ## calls to the clouds' APIs, counted, for 2 and 32 workers
+	$(BIN)/python bench/clouds.py calls
 
 bench-image: $(STAMP)  ## a start from a saved image beside one from a plain one, as root
-	$(BIN)/python bench/ec2.py image
+	$(BIN)/python bench/clouds.py image
 
 clean:  ## remove what was made here
 	rm -rf $(VENV) build dist demo-out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
