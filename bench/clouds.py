@@ -46,7 +46,7 @@ clusters:
     provider: {provider}
     region: {region}
     connect: private
-    image: debian-12
+    image: {image}
     shared: there
     saved_image: {saved}
     head: {{types: {head}}}
@@ -65,6 +65,7 @@ class Cloud:
     region: str
     head: str
     worker: str
+    image: str
     range: str
 
     def settings(self, saved: str) -> str:
@@ -73,13 +74,32 @@ class Cloud:
             region=self.region,
             head=self.head,
             worker=self.worker,
+            image=self.image,
             saved=saved,
         )
 
 
 CLOUDS = (
-    Cloud("ec2", Aws, ec2_cluster, "us-east-1", "t3.medium", "c5.large", "172.30.0.0/16"),
-    Cloud("gce", Gce, gce_cluster, "us-central1", "e2-medium", "c2-standard-4", "10.128.0.0/20"),
+    Cloud(
+        provider="ec2",
+        double=Aws,
+        cluster=ec2_cluster,
+        region="us-east-1",
+        head="t3.medium",
+        worker="c5.large",
+        image="debian-12",
+        range="172.30.0.0/16",
+    ),
+    Cloud(
+        provider="gce",
+        double=Gce,
+        cluster=gce_cluster,
+        region="us-central1",
+        head="e2-medium",
+        worker="c2-standard-4",
+        image="ubuntu-24.04",
+        range="10.128.0.0/20",
+    ),
 )
 
 
