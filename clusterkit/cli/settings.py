@@ -19,18 +19,18 @@ _PROVIDERS = ("nspawn", "ssh", "ec2", "gce", "attach", "local")
 @click.option(
     "--provider",
     type=click.Choice(_PROVIDERS),
-    required=True,
-    help="Where the cluster's machines come from.",
+    help="Where the cluster's machines come from [default: what NAME says, if it does].",
 )
 @click.option("--dry-run", is_flag=True, help="Print the file as it would be, and write nothing.")
 @click.pass_obj
-def init_command(home: Home, name: str, provider: str, dry_run: bool) -> None:
+def init_command(home: Home, name: str, provider: str | None, dry_run: bool) -> None:
     """Write settings for the cluster NAME into clusterkit.yaml, commented.
 
     A file that is there (here, above, or named by CLUSTERKIT_CONFIG) gets one cluster more, and
     everything else in it stays as it is.
 
     \b
+      clusterkit init gce
       clusterkit init lab --provider nspawn
     """
     from clusterkit.cluster import edit, values
@@ -39,6 +39,12 @@ def init_command(home: Home, name: str, provider: str, dry_run: bool) -> None:
         values.cluster_name(name)
     except ValueError as error:
         raise UsageError(f"{name!r}: {error}") from error
+    provider = provider or values.provider_meant(name)
+    if not provider:
+        raise UsageError(
+            f"where do the machines of {name!r} come from? Say it with --provider "
+            f"{', '.join(_PROVIDERS[:-1])} or {_PROVIDERS[-1]}."
+        )
     file = config.place(home)
     example = _example(name, provider)
     there = file.exists()

@@ -24,7 +24,8 @@ FILE: Final = "clusterkit.yaml"
 #: The cluster that needs no settings.
 LOCAL: Final = "local"
 _EMPTY: Final = (
-    "empty: write `clusters:` with one cluster; `clusterkit init NAME` writes an example"
+    "empty: write `clusters:` with one cluster; `clusterkit init NAME --provider nspawn` writes an "
+    "example"
 )
 
 
@@ -163,10 +164,10 @@ def _unknown(home: Home, name: str, file: Path | None) -> str:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     where = f"in {file}" if file is not None else f"and there is no {FILE} here or above"
     new = name if _possible(name) else "NAME"
-    provider = provider_meant(name) or "nspawn"
+    provider = "" if provider_meant(name) else " --provider nspawn"
     return (
         f"there is no cluster {name!r} {where}.{hint} Known: {', '.join(known)}. "
-        f"`clusterkit init {new} --provider {provider}` writes an example."
+        f"`clusterkit init {new}{provider}` writes an example."
     )
 
 

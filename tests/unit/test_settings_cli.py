@@ -91,10 +91,25 @@ def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "provider"), [("gce", "gce"), ("aws", "ec2"), ("ssh", "ssh"), ("lab", "nspawn")]
+    ("name", "provider"),
+    [("gce", ""), ("aws", ""), ("ssh", ""), ("lab", " --provider nspawn")],
 )
 def test_who_has_no_settings_yet_is_told_how_to_get_some(
     project: Path, capsys: pytest.CaptureFixture[str], name: str, provider: str
 ) -> None:
     assert main.run(["start", name]) == 1
-    assert f"`clusterkit init {name} --provider {provider}`" in capsys.readouterr().err
+    assert f"`clusterkit init {name}{provider}`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "provider"), [("gce", "gce"), ("google", "gce"), ("aws", "ec2"), ("ssh", "ssh")]
+)
+def test_a_name_may_say_the_provider(project: Path, name: str, provider: str) -> None:
+    assert main.run(["init", name]) == 0
+    assert config.load(project / "clusterkit.yaml")[name].provider == provider
+
+
+def test_another_name_does_not(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["init", "lab"]) == 2
+    assert "--provider nspawn, ssh, ec2, gce, attach or local" in capsys.readouterr().err
+    assert list(project.iterdir()) == []
