@@ -36,9 +36,22 @@ _APT_UNITS = (
     "apt-daily-upgrade.service",
     "unattended-upgrades.service",
 )
+#: Google's agent, which starts later, makes new host keys in a machine that is new to it, in place
+#: of cloud-init's, and nobody here would know them. Which of its files counts last has changed.
+#: GoogleCloudPlatform/google-guest-agent, internal/cfg; cloudfoundry/bosh#1389, NixOS/nixops#859.
+_KEEP_HOST_KEYS = """\
+file=/etc/default/instance_configs.cfg
+[ -e /usr/bin/google_guest_agent ] || [ -e $file ] || exit 0
+for one in $file $file.distro $file.template; do
+  [ ! -e $one ] || sed -i 's/^[[:space:]]*set_host_keys[[:space:]]*=.*/set_host_keys = false/' $one
+done
+grep -qs '^set_host_keys = false$' $file ||
+  printf '\\n[InstanceSetup]\\nset_host_keys = false\\n' >> $file
+"""
 #: The first minutes belong to `start`: apt's own timers would hold its lock.
 _BOOTCMD: tuple[list[str], ...] = (
     ["cloud-init-per", "once", "clusterkit", "systemctl", "mask", "--now", *_APT_UNITS],
+    ["sh", "-c", _KEEP_HOST_KEYS],
 )
 #: `reach` gives a machine its name; cloud-init leaves that alone, at every boot.
 _NAMED_LATER: Mapping[str, object] = {"preserve_hostname": True}

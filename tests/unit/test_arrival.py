@@ -20,7 +20,7 @@ from clusterkit.cluster.probe import Seen
 from clusterkit.cluster.providers import Ended, Machine, Plan, Provider, Say
 from clusterkit.cluster.spec import NspawnSpec
 from clusterkit.errors import ClusterError, Unreachable
-from clusterkit.transport import Address, Completed
+from clusterkit.transport import Address, Completed, Local
 
 ID = "0123456789abcdef"
 
@@ -93,6 +93,45 @@ def test_machines_of_a_launch_share_user_data_without_a_name(identity: Identity)
     for name in ("lab-gpu-1", "lab-gpu-2"):
         assert identity.believed(name) == {keys["ed25519_public"]}
     assert identity.believed("lab-gpu-3") == set()
+
+
+@pytest.mark.parametrize(
+    ("files", "after"),
+    [
+        ({}, {}),
+        (
+            {"": "[InstanceSetup]\nset_host_keys = true\nset_multiqueue = true\n"},
+            {"": "[InstanceSetup]\nset_host_keys = false\nset_multiqueue = true\n"},
+        ),
+        (
+            {"": "[Daemons]\nx = true", ".distro": "[InstanceSetup]\n set_host_keys=true\n"},
+            {
+                "": "[Daemons]\nx = true\n[InstanceSetup]\nset_host_keys = false\n",
+                ".distro": "[InstanceSetup]\nset_host_keys = false\n",
+            },
+        ),
+    ],
+    ids=["no agent", "one file", "several files"],
+)
+def test_googles_agent_leaves_host_keys_alone(
+    identity: Identity, tmp_path: Path, files: dict[str, str], after: dict[str, str]
+) -> None:
+    """Its default is to replace them when it first runs in a machine: as of a saved image, too."""
+    told = config(identity.launch_user_data("00ff"))["bootcmd"]
+    assert isinstance(told, list)
+    [script] = [one[2] for one in told if one[:2] == ["sh", "-c"]]
+    place = tmp_path / "instance_configs.cfg"
+    for end, text in files.items():
+        place.with_name(place.name + end).write_text(text)
+    script = script.replace("/etc/default/instance_configs.cfg", str(place))
+    for _ in range(2):  # at every boot
+        Local().run(["sh", "-c", script.replace("/usr/bin/google_guest_agent", "/nowhere")])
+    found = {one.name.removeprefix(place.name): one.read_text() for one in tmp_path.glob("inst*")}
+    assert found == after
+    assert config(identity.user_data("lab-head"))["bootcmd"] == told
+    adopted = config(identity.adoption_user_data("lab-head", "n"))["bootcmd"]
+    assert isinstance(adopted, list)
+    assert adopted[: len(told)] == told
 
 
 def test_a_launch_of_another_computer_is_not_believed(identity: Identity) -> None:
