@@ -343,8 +343,21 @@ def test_many_at_once(gce: Gce, ask: Asker) -> None:
         ask("ZoneOperations", "list", zone="us-central1-c", filter="operationType=insert")
     )
     assert {one.operation_group_id for one in children} == {made.operation_group_id}
-    with pytest.raises(exceptions.Conflict, match="instances/w-1' already exists"):
-        ask.bulk(3, 2, **more)
+    again = ask.bulk(3, 2, zone="us-central1-c", **more)
+    assert codes(again) == ["VM_MIN_COUNT_NOT_REACHED"], "why, the operations of the machines tell"
+    told = [
+        one
+        for one in ask("ZoneOperations", "list", zone="us-central1-c")
+        if (one.operation_group_id, one.operation_type) == (again.operation_group_id, "insert")
+    ]
+    assert [codes(one) for one in told] == [["RESOURCE_ALREADY_EXISTS"]] * 3
+    assert "instances/w-" in told[0].error.errors[0].message
+    assert len(_zones(ask)) == 3
+    said = bulk(1, 1)
+    said.per_instance_properties = {"w-9": {"name": "w-9"}}
+    with pytest.raises(exceptions.BadRequest, match="output only"):
+        ask.act("Instances", "bulk_insert", zone=ZONE,
+                bulk_insert_instance_resource_resource=said)  # fmt: skip
 
 
 def _zones(ask: Asker) -> list[str]:

@@ -80,7 +80,7 @@ def _bulk(world: World, body: Mapping[str, Any], scope: str, zones: list[str]) -
         assert refusal is not None
         raise refusal
     names = _names(world, body, count, [plan.scope for plan in plans])
-    best, granted, errors = plans[0], 0, list[Thing]()
+    best, granted, errors = plans[0], -1, list[Thing]()
     for plan in plans:
         found, why = plan.room(count, least)
         errors += [one for one in why if one not in errors]
@@ -88,7 +88,13 @@ def _bulk(world: World, body: Mapping[str, Any], scope: str, zones: list[str]) -
             best, granted = plan, found
     target = f"{world.gce.url}/compute/v1/projects/{world.gce.project}/{scope}/instances"
     group = str(uuid.uuid4())
+    free = [name for name in names if not _is_taken(world, best.scope, name)]
+    for name in names:
+        if name not in free:
+            _refused_alone(world, best.scope, name, group)
+    granted = min(granted, len(free)) if min(granted, len(free)) >= least else 0
     if not granted:
+        # What a machine's own operation tells, this one does not: googleapis/google-cloud-go#5168.
         first = operations.trouble("VM_MIN_COUNT_NOT_REACHED", least=least)
 
         def refused() -> None:
@@ -102,7 +108,7 @@ def _bulk(world: World, body: Mapping[str, Any], scope: str, zones: list[str]) -
     parent = operations.begin(world, scope, "bulkInsert", target, waits=True)
     parent["operationGroupId"] = group
     _told(parent, zones, best.zone, count, None)
-    machines = [best.make(name) for name in names[-granted:]]  # which ones, Google does not say
+    machines = [best.make(name) for name in free[-granted:]]  # which ones, Google does not say
     world.gce.taken(best.key, best.zone, best.market, granted)
     waiting = {one["id"] for one in machines}
 
@@ -140,19 +146,17 @@ def _names(world: World, body: Mapping[str, Any], count: int, scopes: list[str])
     if bool(named) == bool(pattern):
         words = "Exactly one of namePattern and perInstanceProperties must be specified."
         raise _wrong("namePattern", words)
-    taken = {one["name"] for scope in scopes for one in world.within("instances", scope)}
-    taken |= {one["name"] for scope in scopes for one in world.within("disks", scope)}
     if named:
         if len(named) != count:
             raise _wrong("perInstanceProperties", f"It must have {count} names, as count says.")
+        if any("name" in one for one in named.values()):
+            raise _wrong("perInstanceProperties[0].name", "It is output only; the key is the name.")
         names = sorted(named, key=lambda one: (len(one), one))
         for name in names:
             _check_name(name)
-            if name in taken:
-                for scope in scopes:
-                    world.free_name("instances", scope, name)
-                    world.free_name("disks", scope, name)
         return names
+    taken = {one["name"] for scope in scopes for one in world.within("instances", scope)}
+    taken |= {one["name"] for scope in scopes for one in world.within("disks", scope)}
     hashes = pattern.count("#")
     if not hashes or "#" * hashes not in pattern:
         raise _wrong("namePattern", "It must have one run of '#'.")
@@ -165,6 +169,26 @@ def _names(world: World, body: Mapping[str, Any], count: int, scopes: list[str])
             made.append(name)
         number += 1
     return made
+
+
+def _is_taken(world: World, scope: str, name: str) -> bool:
+    return any(
+        name == one["name"] for kind in ("instances", "disks") for one in world.within(kind, scope)
+    )
+
+
+def _refused_alone(world: World, scope: str, name: str, group: str) -> None:
+    """A name that is taken is found out by the operation of that machine alone: slurm-gcp's
+    resume.py.
+    """
+    words = f"The resource '{world.path('instances', scope, name)}' already exists"
+
+    def refused() -> None:
+        raise Failed(operations.trouble("RESOURCE_ALREADY_EXISTS", words))
+
+    link = world.link("instances", scope, name)
+    one = operations.begin(world, scope, "insert", link, refused)
+    one |= {"operationGroupId": group, "_looks": 0}  # that of all waits for it
 
 
 def _check_name(name: str) -> None:

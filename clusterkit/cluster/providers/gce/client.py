@@ -119,6 +119,8 @@ class Client:
             pause = min(1.5 * pause, _LOOK_AT_MOST)
             operation = self._look(operation)
         troubles = _troubles(operation)
+        if troubles and all(words.only_sums_up(one) for one in troubles):
+            troubles += self._others(operation)
         if troubles:
             raise OperationError(what, _where(operation) or self.region, troubles)
         if operation.http_error_status_code >= 400:
@@ -152,6 +154,26 @@ class Client:
             self.say(text)
 
     # -- inside -----------------------------------------------------------------------------------
+
+    def _others(self, operation: Any) -> list[Trouble]:
+        """The errors of the operations that are of a group with one, as those of the machines of a
+        bulkInsert; none where they cannot be asked for.
+        """
+        group = str(operation.operation_group_id)
+        if not group:
+            return []
+        wanted = f'operationGroupId = "{group}"'
+        try:
+            told = self.pages("global_operations", "aggregated_list", filter=wanted)
+        except ClusterError:
+            return []
+        found = [one for _, have in told for one in have.operations if one.name != operation.name]
+        return [
+            trouble
+            for one in found
+            if str(one.operation_group_id) == group
+            for trouble in _troubles(one)
+        ]
 
     def _look(self, operation: Any) -> Any:
         name = {"operation": operation.name}

@@ -66,6 +66,7 @@ class GceCloud(Cloud):
         self._images: dict[tuple[str, str], Image] = {}
         self._spot: dict[str | None, set[str]] = {}
         self._taken: dict[str, list[Instance]] = {}
+        self._leaving: set[str] = set()  # names of machines that were on their way out
         self._made: list[Resource] = []  # here, and not listed by Google yet
 
     def tell(self, say: Callable[[str], None]) -> None:
@@ -126,6 +127,8 @@ class GceCloud(Cloud):
         there = resources.instances(self.client, cluster_id)
         if cluster_id is None:
             return there
+        leaving = [one for one in there if one.state in ("stopping", "ending")]
+        self._leaving = set(map(found.name_of, leaving))
         spot = {one.id for one in there if one.market == "spot" and one.alive}
         if self._spot.get(cluster_id, {""}) - spot:
             self._taken[cluster_id] = self._ended(cluster_id, there)
@@ -202,6 +205,8 @@ class GceCloud(Cloud):
 
     def launch(self, launch: Launch) -> list[Instance]:
         """Of machines that were taken before Google could list them it is told why."""
+        if self._leaving.intersection(launches.names(launch)):
+            launches.await_names(self.client, launch)
         made = launches.launch(self.client, launch)
         if len(made) >= launch.least:
             return made

@@ -32,12 +32,14 @@ def launch(client: Client, launch: Launch) -> list[Instance]:
     """Launch machines, or hear again what this token launched. Raises api.Refused."""
     taken: list[GoogleError] = []
     stays = 0  # how often none of them was on its way out: it may have gone just then
+    tries = 0
 
     def done() -> bool:
         """False while earlier machines of these names are still on their way out."""
-        nonlocal stays
+        nonlocal stays, tries
+        tries += 1
         try:
-            if not _bulk(client, launch):
+            if not _bulk(client, launch, tries):
                 _one_by_one(client, launch)
         except GoogleError as error:
             if not words.is_there(error):
@@ -57,6 +59,14 @@ def launch(client: Client, launch: Launch) -> list[Instance]:
     except GoogleError as error:
         refused(client, error)
     return _shown(client, launch)
+
+
+def await_names(client: Client, launch: Launch) -> None:
+    """Wait for earlier machines of these names that are on their way out; not for ever.
+
+    A request for many that finds a name taken begins the others, and ends them again.
+    """
+    client.look(lambda: not _leaving(client, launch), machines.RESTING)
 
 
 def names(launch: Launch) -> list[str]:
@@ -124,13 +134,17 @@ def properties(launch: Launch) -> dict[str, Any]:
     return made
 
 
-def _bulk(client: Client, launch: Launch) -> bool:
-    """Launch all with one call. False: the endpoint does not have it, and nothing was done."""
+def _bulk(client: Client, launch: Launch, tries: int) -> bool:
+    """Launch all with one call. False: the endpoint does not have it, and nothing was done.
+
+    Google answers a request id again with what came of it, names that were taken too: each of the
+    `tries` has its own, and the same one when all is begun again.
+    """
     zone = launch.candidate.zone
     resource: dict[str, Any] = {
         "count": len(launch.numbers),
         "min_count": launch.least,
-        "per_instance_properties": {name: {"name": name} for name in names(launch)},
+        "per_instance_properties": {name: {} for name in names(launch)},
         "instance_properties": properties(launch),
     }
     place = {"zone": zone}
@@ -144,7 +158,7 @@ def _bulk(client: Client, launch: Launch) -> bool:
         }
     request: dict[str, Any] = {
         **place,
-        "request_id": str(uuid.UUID(launch.token)),
+        "request_id": _request_id(launch, f"try {tries}" if tries > 1 else ""),
         "bulk_insert_instance_resource_resource": resource,
     }
     service = "region_instances" if zone == client.region else "instances"
@@ -183,7 +197,7 @@ def _one_by_one(client: Client, launch: Launch) -> None:
     zone = launch.candidate.zone
     zones = _zones(client, launch) if zone == client.region else [zone]
     # A request that was refused for a name could not be repeated beside those that were taken.
-    client.look(lambda: not _leaving(client, launch), machines.RESTING)
+    await_names(client, launch)
     for number, one in enumerate(zones, 1):
         try:
             _each(client, launch, one)
@@ -203,7 +217,7 @@ def _each(client: Client, launch: Launch, zone: str) -> None:
     def one(name: str) -> GoogleError | None:
         request: dict[str, Any] = {
             "zone": zone,
-            "request_id": str(uuid.uuid5(uuid.UUID(launch.token), f"{zone}/{name}")),
+            "request_id": _request_id(launch, f"{zone}/{name}"),
             "instance_resource": {**common, "name": name},
         }
         try:
@@ -220,6 +234,13 @@ def _each(client: Client, launch: Launch, zone: str) -> None:
         if len(made) < launch.least:
             machines.end(client, made)
             raise refusals[0]
+
+
+def _request_id(launch: Launch, part: str = "") -> str:
+    """That of a launch, or of a part of it; of version 4, as google.aip.dev/155 has them."""
+    token = uuid.UUID(launch.token)
+    made = uuid.uuid5(token, part) if part else token
+    return str(uuid.UUID(bytes=made.bytes, version=4))
 
 
 def _in_zone(client: Client, made: dict[str, Any], zone: str) -> dict[str, Any]:
@@ -262,8 +283,9 @@ def refused(client: Client, error: GoogleError, *, launching: bool = True) -> No
     kind = words.refusal_kind(error)
     if kind:
         raise Refused(kind, error.words, _advice(client, kind, error)) from error
-    if launching and isinstance(error, ApiError) and not error.unsure:
-        advice = f" {_UNLABELLED}" if words.is_there(error) else ""
+    taken = words.is_there(error)
+    if launching and (taken or isinstance(error, ApiError)) and not getattr(error, "unsure", False):
+        advice = f" {_UNLABELLED}" if taken else ""
         raise Refused("never", f"{error}{advice}") from error
     raise error
 

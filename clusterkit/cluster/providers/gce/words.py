@@ -117,6 +117,11 @@ def cause(troubles: Sequence[Trouble]) -> Trouble:
     return next((one for one in troubles if one.code != _OUTER), troubles[0])
 
 
+def only_sums_up(trouble: Trouble) -> bool:
+    """Whether an error only says that there are others, which may be elsewhere."""
+    return trouble.code == _OUTER
+
+
 def refusal_kind(error: GoogleError) -> str:
     """What kind of refusal of a launch an error is (`api.Refused`); "" for others."""
     if error.code in REFUSALS:
