@@ -816,6 +816,25 @@ def test_off_and_on(cloud: GceCloud, gce: Gce, launch: Wish) -> None:
     assert gce.count("instances.start") == gce.count("instances.delete") == 2
 
 
+def test_a_machine_with_local_ssds_is_switched_off(cloud: GceCloud, gce: Gce, launch: Wish) -> None:
+    """Google wants to hear what shall become of them: skypilot-org/skypilot#2586."""
+    cloud.launch(launch("a2-ultragpu-1g", zone=ZONE))
+    cloud.stop(cloud.instances(ID))
+    assert [one.state for one in cloud.instances(ID)] == ["stopped"] * 2
+
+
+def test_a_zone_that_cannot_be_reached(cloud: GceCloud, gce: Gce, launch: Wish) -> None:
+    """What it has is not known, and so not gone; another region's does not matter."""
+    made = cloud.launch(launch())
+    gce.unreachable = {"europe-west1-b"}
+    assert len(cloud.instances(ID)) == len(made)
+    assert cloud.resources(ID)
+    gce.unreachable = {"us-central1-c"}
+    for ask in (lambda: cloud.instances(ID), lambda: cloud.resources(ID)):
+        with pytest.raises(ClusterError, match="does not reach us-central1-c now"):
+            ask()
+
+
 def test_what_is_gone_does_not_keep_the_others(cloud: GceCloud, gce: Gce, launch: Wish) -> None:
     made = cloud.launch(launch())
     gone = replace(made[0], id="c-cpu-9/4711")

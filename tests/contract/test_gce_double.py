@@ -330,6 +330,29 @@ def test_capacity(gce: Gce, ask: Asker) -> None:
     assert codes(ask.insert("three")) == [], "one is free again"
 
 
+def test_where_e2_goes_for_maintenance(gce: Gce, ask: Asker) -> None:
+    with pytest.raises(exceptions.BadRequest, match="e2 instances do not support"):
+        ask.insert(scheduling={"on_host_maintenance": "TERMINATE"})
+    assert codes(ask.insert(scheduling=SPOT)) == []
+
+
+def test_local_ssds_of_a_machine_that_is_switched_off(gce: Gce, ask: Asker) -> None:
+    ask.insert(type_="a2-ultragpu-1g", scheduling={"on_host_maintenance": "TERMINATE"})
+    with pytest.raises(exceptions.BadRequest, match="Local SSD"):
+        ask.act("Instances", "stop", zone=ZONE, instance="one")
+    ask.act("Instances", "stop", zone=ZONE, instance="one", discard_local_ssd=True)
+    assert ask.statuses() == {"one": "TERMINATED"}
+
+
+def test_zones_that_are_not_reached(gce: Gce, ask: Asker) -> None:
+    ask.insert()
+    gce.unreachable = {ZONE}
+    page = ask("Instances", "aggregated_list").raw_page
+    assert page.items[f"zones/{ZONE}"].warning.code == "UNREACHABLE"
+    assert not page.items[f"zones/{ZONE}"].instances
+    assert list(page.unreachables) == [f"projects/test-project/zones/{ZONE}"]
+
+
 def test_many_at_once(gce: Gce, ask: Asker) -> None:
     for zone in ("us-central1-a", "us-central1-b", "us-central1-f"):
         gce.capacity["n1-standard-4+nvidia-tesla-t4:1", zone, "spot"] = 1

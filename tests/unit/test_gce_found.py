@@ -85,7 +85,10 @@ def test_a_head_is_the_first_of_its_launch() -> None:
     [
         ("PROVISIONING", "pending"),
         ("STAGING", "pending"),
+        ("PENDING", "pending"),
         ("STOPPING", "stopping"),
+        ("DEPROVISIONING", "stopping"),
+        ("STOPPED", "stopped"),
         ("TERMINATED", "stopped"),
         ("SOMETHING_NEW", "pending"),
     ],

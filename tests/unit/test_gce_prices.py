@@ -103,6 +103,7 @@ CATALOGUE = [
     *family("G2 Instance", 0.025, 0.0029),
     *family("A2 Instance", 0.03, 0.004),
     *family("A3 Instance", 0.0322, 0.0028),
+    *family("A3Plus Instance", 0.027, 0.0023),
     *family("Compute optimized", 0.034, 0.0045),
     *family("Custom Instance", 0.033, 0.0044),
     *gpu("Nvidia Tesla T4 GPU", 0.35),
@@ -110,6 +111,8 @@ CATALOGUE = [
     *gpu("Nvidia Tesla A100 GPU", 2.9),
     *gpu("Nvidia Tesla A100 80GB GPU", 3.9),
     *gpu("Nvidia H100 80GB GPU", 11.06),
+    *gpu("Nvidia H100 80GB Mega GPU", 10.34),
+    sku("Nvidia H100 80GB Mega GPU attached to DWS Defined Duration VMs running in Americas", 4.4),
     sku("Micro Instance with burstable CPU running in Americas", 0.0076),
     sku("SSD backed Local Storage", 0.08, unit="GiBy.mo"),
     sku("Balanced PD Capacity", 0.1, unit="GiBy.mo"),
@@ -173,6 +176,10 @@ def on_demand(type_: MachineType) -> Price:
         (
             kind("a3-highgpu-8g", 208, 1872, 8),
             208 * 0.0322 + 1872 * 0.0028 + 8 * 11.06 + 6000 * 0.08 / 730,
+        ),
+        (
+            kind("a3-megagpu-8g", 208, 1872, 8),
+            208 * 0.027 + 1872 * 0.0023 + 8 * 10.34 + 6000 * 0.08 / 730,
         ),
     ],
     ids=lambda value: value.name if isinstance(value, MachineType) else "",

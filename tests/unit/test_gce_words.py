@@ -83,6 +83,12 @@ def test_kinds_of_refused_calls(status: int, reason: str, said: str, kind: str) 
             "Required 'compute.instances.create' permission for 'projects/lab/zones/z'",
             "lack the permission compute.instances.create",
         ),
+        (
+            403,
+            "ACCESS_TOKEN_SCOPE_INSUFFICIENT",
+            "Request had insufficient authentication scopes.",
+            "Make it with the scope cloud-platform",
+        ),
         (404, "notFound", "The resource 'projects/lab' was not found", "gcloud projects list"),
     ],
 )

@@ -71,6 +71,8 @@ class Gce:
         self.capacity: dict[tuple[str, str, str], int | None] = {}
         #: (machine or accelerator type, zone): the zone does not have it.
         self.lacks: set[tuple[str, str]] = set()
+        #: Zones that lists do not reach.
+        self.unreachable: set[str] = set()
         #: (region, metric) -> limit; the region is "" for GPUS_ALL_REGIONS and the like.
         self.quotas: dict[tuple[str, str], float] = {}
         #: What is made is unknown to so many gets and lists.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from functools import partial
 
@@ -14,6 +15,8 @@ from doubles.gce.world import Thing, World, fingerprint, method, refuse_unless, 
 
 #: Statuses in which a machine takes room.
 ON = ("PROVISIONING", "STAGING", "RUNNING")
+#: Types that bring local SSDs: cloud.google.com/compute/docs/disks/local-ssd.
+_LOCAL_SSD = r"a2-ultragpu-|a3-|a4-|g4-|.+-lssd"
 
 
 def began(world: World, one: Thing) -> None:
@@ -65,6 +68,10 @@ def stop(world: World, asked: Asked) -> Thing:
         return operations.begin(world, one["_scope"], "stop", one)
     if one["status"] != "RUNNING":
         raise _not_ready(world, one)
+    local = re.match(_LOCAL_SSD, one["_key"]) is not None
+    if local and "discardLocalSsd" not in asked.params:
+        words = "VM has a Local SSD attached but discardLocalSsd is not said."
+        raise GoogleError(400, words, "badRequest")
     return switch_off(world, one, "stop")
 
 

@@ -90,6 +90,8 @@ def aggregate(
 ) -> Thing:
     """One page of an aggregated list; places that have nothing on it say so."""
     ordered = sorted(_chosen(asked, collection, found), key=lambda one: str(one["_scope"]))
+    missed = {f"zones/{one}" for one in world.gce.unreachable} & set(_scopes(collection))
+    ordered = [one for one in ordered if one["_scope"] not in missed]
     page, more = filters.page(ordered, asked.params)
     items: dict[str, Thing] = {}
     for one in page:
@@ -99,6 +101,9 @@ def aggregate(
             "code": "NO_RESULTS_ON_PAGE", "data": [{"key": "scope", "value": scope}],
             "message": f"There are no results for scope '{scope}' on this page.",
         }  # fmt: skip
+        if scope in missed:
+            words = f"The scope '{scope}' cannot be reached."
+            warning = {"code": "UNREACHABLE", "data": warning["data"], "message": words}
         items.setdefault(scope, {"warning": warning})
     made: Thing = {
         "kind": f"compute#{KINDS[collection]}AggregatedList",
@@ -106,6 +111,9 @@ def aggregate(
         "selfLink": world.link(collection, "aggregated", "").rstrip("/"),
         "items": dict(sorted(items.items())),
     }
+    if missed:
+        base = f"projects/{world.gce.project}"
+        made["unreachables"] = [f"{base}/{scope}" for scope in sorted(missed)]
     if more:
         made["nextPageToken"] = more
     return made

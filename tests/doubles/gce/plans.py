@@ -197,6 +197,9 @@ class Plan:
         if self.gpu and made["onHostMaintenance"] != "TERMINATE":
             raise GoogleError(400, "Instances with guest accelerators do not support live "
                               "migration.")  # fmt: skip
+        if self.type.family == "e2" and not spot and made["onHostMaintenance"] != "MIGRATE":
+            raise GoogleError(400, "e2 instances do not support onHostMaintenance=TERMINATE unless "
+                              "they are preemptible.", "badRequest")  # fmt: skip
         if "instanceTerminationAction" in said and not spot and not limited:
             raise _wrong("scheduling.instanceTerminationAction", "", "It needs provisioning model "
                          "SPOT, or maxRunDuration.")  # fmt: skip

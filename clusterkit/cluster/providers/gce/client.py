@@ -29,6 +29,8 @@ _THROTTLED, _UNCLEAR = 180.0, 30.0
 OPERATION = 600.0
 #: Seconds between two looks at an operation: the first pause, and the longest.
 _LOOK, _LOOK_AT_MOST = 0.2, 5.0
+#: What is said of a place that is missing in a list.
+_UNREACHED = "UNREACHABLE"
 #: Seconds for an answer.
 _READ = 60.0
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -81,13 +83,17 @@ class Client:
         return answer.raw_page
 
     def pages(self, service: str, method: str, /, **request: Any) -> list[Any]:
-        """All of a listing; of an aggregated one the pairs of a scope and what is there."""
+        """All of a listing; of an aggregated one the pairs of a scope and what is there.
+
+        A zone that Google does not reach is no error where it is of another region.
+        """
         found: list[Any] = []
         token = ""
         while True:
             more = {"page_token": token} if token else {}
             answer = self._asked(service, method, {"project": self.project, **request, **more})
             page = answer.raw_page
+            self._require_reached(page)
             items = page.items
             found += list(items.items()) if hasattr(items, "items") else list(items)
             token = page.next_page_token
@@ -154,6 +160,24 @@ class Client:
             self.say(text)
 
     # -- inside -----------------------------------------------------------------------------------
+
+    def _require_reached(self, page: Any) -> None:
+        """Raises ClusterError where a page does not tell all of the region: what is not told has
+        not gone. google.aip.dev/217
+        """
+        missed = [str(one) for one in getattr(page, "unreachables", ())]
+        if hasattr(page.items, "items"):
+            missed += [
+                scope for scope, have in page.items.items() if have.warning.code == _UNREACHED
+            ]
+        elif page.warning.code == _UNREACHED:
+            missed.append(self.region)
+        ours = {name for name in map(_last, missed) if f"{name}-".startswith(f"{self.region}-")}
+        if ours:
+            raise ClusterError(
+                f"Google does not reach {', '.join(sorted(ours))} now: what is there is not known. "
+                "Repeat the same command later."
+            )
 
     def _others(self, operation: Any) -> list[Trouble]:
         """The errors of the operations that are of a group with one, as those of the machines of a

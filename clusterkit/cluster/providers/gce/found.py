@@ -13,14 +13,17 @@ from clusterkit.cluster.cloud.api import Image, Instance, InstanceState
 
 #: cloud.google.com/compute/docs/instances/instance-lifecycle. TERMINATED is what is switched off.
 _STATES: Mapping[str, InstanceState] = {
+    "PENDING": "pending",
     "PROVISIONING": "pending",
     "STAGING": "pending",
     "RUNNING": "running",
     "REPAIRING": "running",
     "PENDING_STOP": "stopping",
     "STOPPING": "stopping",
+    "DEPROVISIONING": "stopping",
     "SUSPENDING": "stopping",
     "SUSPENDED": "stopped",
+    "STOPPED": "stopped",
     "TERMINATED": "stopped",
 }
 _CREATED = "clusterkit-created"

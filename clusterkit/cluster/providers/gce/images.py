@@ -160,7 +160,7 @@ def _asked(client: Client, method: str, **request: Any) -> Any | None:
 def _like(client: Client, known: _Known) -> Any | None:
     told = client.pages("images", "list", project=known.project)
     fits = [one for one in told if re.fullmatch(known.like, str(one.family))]
-    fresh = [one for one in fits if not str(one.deprecated.state)]
+    fresh = [one for one in fits if str(one.deprecated.state) in ("", "ACTIVE")]
     return max(fresh, key=lambda one: str(one.creation_timestamp), default=None)
 
 

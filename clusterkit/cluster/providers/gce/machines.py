@@ -58,8 +58,10 @@ def start(client: Client, some: Sequence[Instance]) -> None:
 
 
 def stop(client: Client, some: Sequence[Instance]) -> None:
-    """Switch off and keep the disks."""
-    _all(client, "stop", some)
+    """Switch off and keep the disks, but local SSDs, which come with some types: Google wants to
+    hear what shall become of them, and takes money for keeping them.
+    """
+    _all(client, "stop", some, discard_local_ssd=True)
 
 
 def end(client: Client, some: Sequence[Instance]) -> None:
@@ -88,7 +90,7 @@ def give_user_data(client: Client, instance: Instance, user_data: str) -> None:
             return
 
 
-def _all(client: Client, method: str, some: Sequence[Instance]) -> None:
+def _all(client: Client, method: str, some: Sequence[Instance], **more: Any) -> None:
     """One call for each, at the same time; those that are gone are no error.
 
     Raises the first error after all were asked.
@@ -96,7 +98,7 @@ def _all(client: Client, method: str, some: Sequence[Instance]) -> None:
 
     def one(instance: Instance) -> None:
         """Google refuses changes of a machine that is on its way: then again, until it rests."""
-        where: dict[str, Any] = _where(instance)
+        where: dict[str, Any] = {**_where(instance), **more}
         refusal: list[GoogleError] = []
 
         def done() -> bool:

@@ -52,12 +52,14 @@ _WHOLE: Mapping[str, str] = {
     "f1-micro": "micro instance with burstable cpu",
     "g1-small": "small instance with 1 vcpu",
 }
-#: Series whose SKUs are not named after them.
+#: Series, and parts of them, whose SKUs are not named after them.
 _NAMED: Mapping[str, str] = {
     "n1": "n1 predefined instance",
     "c2": "compute optimized( instance)?",
     "m1": "memory-optimized instance",
     "m3": "m3 memory-optimized instance",
+    "a3-megagpu": "a3plus instance",
+    "a3-ultragpu": "a3ultra instance",
 }
 #: Types whose price is more than the sum of parts that are known here.
 _UNKNOWN: Mapping[str, str] = {
@@ -232,7 +234,8 @@ def _series(name: str) -> str:
         return "(n1 )?custom instance"
     if rest.startswith("custom"):
         return f"{re.escape(series)}( amd| arm)? custom instance"
-    return _NAMED.get(series, f"{re.escape(series)}( amd| arm)? instance")
+    part = "-".join(name.split("-")[:2])
+    return _NAMED.get(part) or _NAMED.get(series, f"{re.escape(series)}( amd| arm)? instance")
 
 
 def total(price: Price, billed: Sequence[Part], known: Rates) -> Price:

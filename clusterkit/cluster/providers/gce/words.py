@@ -182,6 +182,12 @@ def advice(status: int, reason: str, said: str, project: str) -> str:
         return f"Ask for more at {page(project)}"
     if status == 401:
         return f"The credentials are not accepted, or have expired. {_LOGIN} {CHECKED}"
+    if reason == "ACCESS_TOKEN_SCOPE_INSUFFICIENT" or "authentication scopes" in low:
+        return (
+            "The credentials may not do this, whatever the role is: those of a machine at Google "
+            "have only the scopes that it was made with. Make it with the scope cloud-platform, or "
+            f"take others. {_LOGIN}"
+        )
     if status == 404 and re.search(r"resource 'projects/[^/']+'", low):
         return (
             f"Is {project!r} the project's id (not its name or number)? `gcloud projects list` "
