@@ -69,6 +69,7 @@ class Asked:
         client = Client(
             region, gce.project, endpoint=gce.url, say=self.said.append, pause=self._pause
         )
+        client.filters = True  # as Google has them; the double understands them
         self.cloud = GceCloud(client, Choices(**choices))
 
     def _pause(self, seconds: float) -> None:

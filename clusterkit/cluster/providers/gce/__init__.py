@@ -1,6 +1,7 @@
 """Google Compute Engine: the provider, and the way to a region. The SDK is imported when used.
 
 client     the one door to the API: credentials, patience, errors, operations
+endpoint   another Compute Engine than Google's, which may know a part of it
 words      what Google said, and what to do about it; pure
 gcloud     what Google's own command line was told
 cloud      `Cloud` for GCE: which of the following does what
@@ -8,9 +9,11 @@ launches   machines that are made
 machines   machines that there are: listed, switched on and off, ended
 network    what machines need first: the claim of a name, the door, a placement policy
 found      what Google answers, as clusterkit's nouns; pure
+scopes     what is in the zones of a region
 resources  all that carries a cluster's label, and its deletion
 images     images by name, and those that were saved
 offers     machine types and zones
+series     what a machine type's name tells
 catalog    what prices and quotas are asked of
 """
 

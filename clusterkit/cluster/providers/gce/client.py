@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from clusterkit.cluster.cloud.api import NoCredentials, NoRegion
 from clusterkit.cluster.cloud.patience import Pauses
+from clusterkit.cluster.providers.gce import endpoint as endpoints
 from clusterkit.cluster.providers.gce import words
 from clusterkit.cluster.providers.gce.words import ApiError, OperationError, Trouble
 from clusterkit.errors import ClusterError
@@ -33,6 +34,8 @@ _LOOK, _LOOK_AT_MOST = 0.2, 5.0
 _UNREACHED = "UNREACHABLE"
 #: Seconds for an answer.
 _READ = 60.0
+#: What the SDK puts before Google's words.
+_ASKED = re.compile(r"(?:[A-Z]+ (https?://\S+): )?(.*)", re.DOTALL)
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
@@ -56,7 +59,9 @@ class Client:
         pause: Callable[[float], object] | None = None,
     ) -> None:
         self.region = region
-        self.endpoint = endpoint
+        self.endpoint = endpoints.root(endpoint) if endpoint else None
+        #: Whether lists are filtered there; what they tell is looked at all the same.
+        self.filters = endpoint is None
         self.say = say or (lambda _: None)
         self._pause = pause or threading.Event().wait
         self.credentials, found = _credentials(endpoint, credentials)
@@ -69,6 +74,7 @@ class Client:
         self._clients: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._said: set[str] = set()
+        self._lacking: set[str] = set()
 
     def call(self, service: str, method: str, /, **request: Any) -> Any:
         """One call, as "instances", "get"; Google's answer as the SDK gives it.
@@ -87,8 +93,10 @@ class Client:
 
         A zone that Google does not reach is no error where it is of another region.
         """
+        if not self.filters:
+            request.pop("filter", None)
         found: list[Any] = []
-        token = ""
+        token, seen = "", set()
         while True:
             more = {"page_token": token} if token else {}
             answer = self._asked(service, method, {"project": self.project, **request, **more})
@@ -99,6 +107,9 @@ class Client:
             token = page.next_page_token
             if not token:
                 return found
+            if token in seen:
+                raise ClusterError(f"{service}.{method} has no end: a page came twice")
+            seen.add(token)
 
     def act(self, service: str, method: str, /, *, wait: float = OPERATION, **request: Any) -> Any:
         """A change, and the operation of it once it is done.
@@ -107,14 +118,16 @@ class Client:
         """
         request.setdefault("request_id", str(uuid.uuid4()))
         begun = self._asked(service, f"{method}_unary", {"project": self.project, **request})
-        return self.done(begun, f"{service}.{method}", wait)
+        place: dict[str, str] = {k: str(request[k]) for k in ("zone", "region") if k in request}
+        return self._done(begun, f"{service}.{method}", wait, place)
 
-    def done(self, operation: Any, what: str, seconds: float = OPERATION) -> Any:
-        """The operation once it is done. Raises OperationError, ClusterError when it takes longer
-        than `seconds`.
+    def _done(self, operation: Any, what: str, seconds: float, place: Mapping[str, str]) -> Any:
+        """The operation once it is done, or as it was last seen where it cannot be looked at.
+
+        Raises OperationError, ClusterError when it takes longer than `seconds`.
         """
         deadline, waited, pause = time.monotonic() + seconds, 0.0, _LOOK
-        while _status(operation) != "DONE":
+        while operation.name and _status(operation) != "DONE":
             if waited >= seconds or time.monotonic() > deadline:
                 raise ClusterError(
                     f"Google has not done {what} after {seconds:g} s (operation {operation.name}). "
@@ -123,7 +136,17 @@ class Client:
             self._pause(pause)
             waited += pause
             pause = min(1.5 * pause, _LOOK_AT_MOST)
-            operation = self._look(operation)
+            try:
+                operation = self._look(operation, place)
+            except ApiError as error:
+                if self.endpoint is None or not (error.lacking or error.status == 404):
+                    raise
+                self.say_once(
+                    "operations",
+                    f"{self.endpoint} does not tell how changes go on "
+                    f"({words.call(error.what)}: {error.words}); what they come to is looked at",
+                )
+                break
         troubles = _troubles(operation)
         if troubles and all(words.only_sums_up(one) for one in troubles):
             troubles += self._others(operation)
@@ -150,6 +173,25 @@ class Client:
             waited += pause
             pause = min(1.5 * pause, _LOOK_AT_MOST)
         return True
+
+    def lacks(self, error: ApiError, so: str = "") -> bool:
+        """Whether an error says that another endpoint than Google's does not have a call.
+
+        Then the user is told, once, what follows from it (`so`); "": nothing.
+        """
+        if not error.lacking:
+            return False
+        with self._lock:
+            self._lacking.add(error.what)
+        if so:
+            told = f"{error.lacking} does not have {words.call(error.what)}: {so}"
+            self.say_once(error.what, told)
+        return True
+
+    def has(self, service: str, method: str) -> bool:
+        """Whether an endpoint may have a call; one that `lacks` it is not asked again."""
+        with self._lock:
+            return f"{service}.{method}" not in self._lacking
 
     def say_once(self, subject: str, text: str) -> None:
         """Tell the user about a subject, the first time that there is something to tell of it."""
@@ -199,18 +241,23 @@ class Client:
             for trouble in _troubles(one)
         ]
 
-    def _look(self, operation: Any) -> Any:
+    def _look(self, operation: Any, place: Mapping[str, str]) -> Any:
+        """`place` is where it was asked for, of an operation that does not say where it is."""
         name = {"operation": operation.name}
-        if operation.zone:
-            return self.call("zone_operations", "get", zone=_last(operation.zone), **name)
-        if operation.region:
-            return self.call("region_operations", "get", region=_last(operation.region), **name)
+        zone, region = _last(operation.zone), _last(operation.region)
+        if not zone and not region:
+            zone, region = place.get("zone", ""), place.get("region", "")
+        if zone:
+            return self.call("zone_operations", "get", zone=zone, **name)
+        if region:
+            return self.call("region_operations", "get", region=region, **name)
         return self.call("global_operations", "get", **name)
 
     def _asked(self, service: str, method: str, request: Mapping[str, Any]) -> Any:
         """Ask, patiently."""
         from google.api_core import exceptions
         from google.auth import exceptions as auth
+        from google.protobuf.json_format import ParseError
         from requests import exceptions as requests
 
         ask = getattr(self._client(service), method)
@@ -222,7 +269,7 @@ class Client:
             try:
                 answer = ask(request=dict(request), retry=None, timeout=_READ)
             except exceptions.GoogleAPICallError as error:
-                found = self._error(what, error)
+                found = self._error(what, error, request)
                 unsure = unsure or words.unclear(found.status)
                 found.unsure = unsure
                 if words.asks_to_slow_down(found.status, found.code):
@@ -245,6 +292,11 @@ class Client:
                 ends = (told, error)
             except auth.GoogleAuthError as error:
                 raise ClusterError(words.credentials(str(error))) from error
+            except (ParseError, UnicodeDecodeError) as error:
+                raise ClusterError(
+                    f"what {self.endpoint or 'Google'} answered {what} cannot be understood: "
+                    f"{words.short(str(error))} Is Compute Engine at this address?"
+                ) from error
             else:
                 return answer
             seconds = pauses.next()
@@ -258,24 +310,34 @@ class Client:
                 from google.api_core.client_options import ClientOptions
 
                 options = ClientOptions(api_endpoint=self.endpoint) if self.endpoint else None
-                self._clients[service] = _sdk(service)(
+                made = _sdk(service)(
                     credentials=self.credentials, client_options=options, transport="rest"
                 )
+                if self.endpoint:
+                    made.transport._session.hooks["response"].append(endpoints.plain)  # noqa: SLF001
+                self._clients[service] = made
             return self._clients[service]
 
-    def _error(self, what: str, error: Any) -> ApiError:
+    def _error(self, what: str, error: Any, request: Mapping[str, Any]) -> ApiError:
         reason = str(getattr(error, "reason", None) or "")
         if not reason:
             listed = [one for one in error.errors or () if isinstance(one, Mapping)]
             reason = str(next((one["reason"] for one in listed if one.get("reason")), ""))
+        status, lacking = int(error.code or 0), ""
+        asked, said = _ASKED.match(str(error.message or error)).groups()  # type: ignore[union-attr]
+        if self.endpoint:
+            path = (asked or "").partition("/compute/v1/")[2].partition("?")[0]
+            names = [text for text in path.split("/") if text in request.values()]
+            if endpoints.unheard_of(status, said, what.partition(".")[2], path, names):
+                lacking = self.endpoint
         return ApiError(
             what,
             self.project,
-            status=int(error.code or 0),
+            status=status,
             reason=reason,
-            # The SDK puts the call before Google's words.
-            said=re.sub(r"^[A-Z]+ https?://\S+: ", "", str(error.message or error)),
+            said=said,
             project=self.project,
+            lacking=lacking,
         )
 
 

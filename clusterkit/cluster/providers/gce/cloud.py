@@ -30,10 +30,11 @@ from clusterkit.cluster.providers.gce import (
     network,
     offers,
     resources,
+    scopes,
 )
 from clusterkit.cluster.providers.gce.catalog import Catalog
 from clusterkit.cluster.providers.gce.client import Client
-from clusterkit.cluster.providers.gce.words import GoogleError
+from clusterkit.cluster.providers.gce.words import ApiError, GoogleError
 from clusterkit.errors import ClusterkitError
 
 #: How long a machine that Google took is shown.
@@ -77,7 +78,12 @@ class GceCloud(Cloud):
 
     @cached_property
     def _account(self) -> str:
-        return str(self.client.call("projects", "get").name)
+        try:
+            return str(self.client.call("projects", "get").name) or self.client.project
+        except ApiError as error:
+            if not scopes.all_the_same(self.client, error):
+                raise
+            return self.client.project
 
     @cached_property
     def _zones(self) -> tuple[str, ...]:
@@ -93,7 +99,13 @@ class GceCloud(Cloud):
         return {name: self._types[name] for name in names}
 
     def regions(self) -> tuple[str, ...]:
-        return tuple(sorted(str(one.name) for one in self.client.pages("regions", "list")))
+        try:
+            told = self.client.pages("regions", "list")
+        except ApiError as error:
+            if not self.client.lacks(error):
+                raise
+            return (self.region,)
+        return tuple(sorted(str(one.name) for one in told)) or (self.region,)
 
     def zones(self) -> tuple[str, ...]:
         return self._zones
@@ -153,11 +165,18 @@ class GceCloud(Cloud):
             marks = found.described(str(rule.description))
         cluster, began = marks.get("clusterkit-cluster", ""), marks.get("clusterkit-created", "")
         since = max(datetime.now(UTC) - _TOLD, moment(began) or datetime.min.replace(tzinfo=UTC))
-        told = self.client.pages(
-            "global_operations",
-            "aggregated_list",
-            filter='operationType = "compute.instances.preempted"',
-        )
+        if not self.client.has("global_operations", "aggregated_list"):
+            return []
+        try:
+            told = self.client.pages(
+                "global_operations",
+                "aggregated_list",
+                filter='operationType = "compute.instances.preempted"',
+            )
+        except ApiError as error:
+            if not self.client.lacks(error):
+                raise
+            return []
         ours = {key: value for key, value in marks.items() if key.startswith("clusterkit-")}
         some = [
             found.taken(one, cluster, ours)

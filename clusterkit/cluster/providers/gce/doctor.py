@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from clusterkit.cluster.cloud.api import Finding
 from clusterkit.cluster.providers.gce import network as networks
-from clusterkit.cluster.providers.gce import words
+from clusterkit.cluster.providers.gce import scopes, words
 from clusterkit.cluster.providers.gce.found import last
 from clusterkit.cluster.providers.gce.words import ApiError
 from clusterkit.errors import ClusterkitError
@@ -183,7 +183,13 @@ def _account(client: Client) -> Finding:
     try:
         told = client.call("projects", "get")
     except ClusterkitError as error:
-        return replace(_bad(client, "account", error), verdict="bad")
+        found = _bad(client, "account", error)
+        try:
+            if isinstance(error, ApiError) and scopes.all_the_same(client, error):
+                return replace(found, verdict="unknown")
+        except ClusterkitError as trouble:
+            found = _bad(client, "account", trouble)
+        return replace(found, verdict="bad")
     # `id` is Compute Engine's own; the project's number stands in its service account's name.
     number = re.match(r"(\d+)-", str(told.default_service_account))
     more = f" (number {number[1]})" if number else ""
@@ -195,7 +201,7 @@ def _region(client: Client) -> Finding:
     try:
         told = client.call("regions", "get", region=name)
     except ClusterkitError as error:
-        if isinstance(error, ApiError) and error.status in (400, 404):
+        if isinstance(error, ApiError) and error.status in (400, 404) and not error.lacking:
             advice = "`gcloud compute regions list` shows those that there are."
             return Finding("region", "bad", error.words, advice)
         return _bad(client, "region", error)
@@ -226,7 +232,7 @@ def _network(client: Client, network: str | None, subnetwork: str | None) -> Fin
             return Finding("network", "bad", told, advice)
         some = client.pages("subnetworks", "list", project=project, region=client.region)
     except ClusterkitError as error:
-        if isinstance(error, ApiError) and error.status == 404:
+        if isinstance(error, ApiError) and error.status == 404 and not error.lacking:
             advice = _network_advice(client, network, subnetwork)
             return Finding("network", "bad", error.words, advice)
         return _bad(client, "network", error)
@@ -337,9 +343,14 @@ def _catalogue(client: Client) -> Finding:
     return Finding("prices", "good", "the Cloud Billing Catalog answers")
 
 
+def _lacks(error: ClusterkitError) -> bool:
+    """Whether another endpoint than Google's does not have the call."""
+    return isinstance(error, ApiError) and bool(error.lacking)
+
+
 def _bad(client: Client, subject: str, error: ClusterkitError) -> Finding:
     """A finding of an error; "bad" where it is known that machines could not be started."""
-    if not isinstance(error, ApiError):
+    if not isinstance(error, ApiError) or _lacks(error):
         return Finding(subject, "unknown", str(error))
     slow = words.asks_to_slow_down(error.status, error.code)
     told = "" if slow else words.advice(error.status, error.code, error.said, client.project)

@@ -26,6 +26,8 @@ _STATES: Mapping[str, InstanceState] = {
     "STOPPED": "stopped",
     "TERMINATED": "stopped",
 }
+#: The label that all of a cluster carries.
+ID = "clusterkit-id"
 _CREATED = "clusterkit-created"
 _ARCHES = {"X86_64": "x86_64", "ARM64": "arm64"}
 
@@ -62,13 +64,19 @@ def described(text: str) -> dict[str, str]:
     return {str(key): str(value) for key, value in said.items()}
 
 
-def carrying(cluster_id: str | None) -> str:
+def carrying(value: str | None, label: str = ID) -> str:
     """The filter for what carries a cluster's id, or (None) any cluster's."""
-    return "labels.clusterkit-id:*" if cluster_id is None else f"labels.clusterkit-id={cluster_id}"
+    return f"labels.{label}:*" if value is None else f"labels.{label}={value}"
 
 
-def instance(said: Any) -> Instance:
-    """An Instance of compute_v1."""
+def carries(labels: Mapping[str, str], value: str | None, label: str = ID) -> bool:
+    """The same, looked at here: another endpoint than Google's may not filter what it tells."""
+    has = labels.get(label, "")
+    return bool(has) if value is None else has == value
+
+
+def instance(said: Any, scope: str = "") -> Instance:
+    """An Instance of compute_v1. `scope` is where it was found, as "zones/us-central1-a"."""
     # A state that Google may invent one day is alive: better waited for than made twice.
     state = _STATES.get(str(said.status), "pending")
     marks = read(said.labels)
@@ -81,7 +89,7 @@ def instance(said: Any) -> Instance:
     return Instance(
         id=f"{said.name}/{said.id}",
         type=machine(last(said.machine_type), said.guest_accelerators),
-        zone=last(said.zone),
+        zone=last(said.zone) or last(scope),
         market="spot" if spot else "on-demand",
         state=state,
         private=str(nic.network_i_p) if nic is not None else "",

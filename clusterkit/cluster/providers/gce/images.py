@@ -48,6 +48,8 @@ _KNOWN: Mapping[str, _Known] = {
         r"common-cu\d+-ubuntu-2[24]04(-nvidia-\d+)?(-py\d+)?",
     ),
 }
+#: GiB that an image needs of which that is not told.
+_DISK = 10
 #: Seconds for an image to be made.
 _MAKING = 3600.0
 #: Letters that Google takes in the name of an image: 63 of these at most.
@@ -59,6 +61,29 @@ def named(client: Client, name: str, arch: str) -> Image:
 
     Raises UsageError for one that is not there, or is for other processors.
     """
+    project, path, login = _unseen(client, name, arch)
+    unseen = f"the image {name} is taken unseen"
+    try:
+        return _told(client, name, arch)
+    except UsageError:
+        if client.endpoint is None or _lists(client, project, unseen):
+            raise
+    except ApiError as error:
+        if not client.lacks(error, unseen):
+            raise
+    return Image(f"projects/{project}/global/images/{path}", name, arch, login, disk=_DISK)
+
+
+def _lists(client: Client, project: str, otherwise: str) -> bool:
+    """Whether another endpoint than Google's, which has not found an image, may have images."""
+    try:
+        client.pages("images", "list", project=project)
+    except ApiError as error:
+        return not client.lacks(error, otherwise)
+    return True
+
+
+def _told(client: Client, name: str, arch: str) -> Image:
     known = _KNOWN.get(name)
     if known is None:
         return _own(client, name, arch)
@@ -94,8 +119,8 @@ def save(client: Client, instance: Instance, name: str, labels: Mapping[str, str
         if not words.is_there(error):
             raise
         there = client.call("images", "get", image=name)
-        theirs = found.read(there.labels).get("clusterkit-id")
-        if theirs != labels.get("clusterkit-id"):
+        theirs = found.read(there.labels).get(found.ID)
+        if theirs != labels.get(found.ID):
             raise ClusterError(
                 f"an image named {name!r} is there and not this cluster's: {error}"
             ) from error
@@ -104,9 +129,14 @@ def save(client: Client, instance: Instance, name: str, labels: Mapping[str, str
 
 def saved(client: Client) -> list[Image]:
     """The images that `image save` made, of all clusters."""
-    told = client.pages("images", "list", filter=found.carrying(None))
+    try:
+        told = client.pages("images", "list", filter=found.carrying(None))
+    except ApiError as error:
+        if not client.lacks(error, "no image was saved there"):
+            raise
+        return []
     images = [found.image(one, str(one.name), _login(one)) for one in told]
-    return [one for one in images if one.labels.get("clusterkit-id")]
+    return [one for one in images if found.carries(one.labels, None)]
 
 
 def remove(client: Client, image: Image) -> None:
@@ -118,15 +148,33 @@ def remove(client: Client, image: Image) -> None:
             raise
 
 
-def _own(client: Client, name: str, arch: str) -> Image:
-    """`NAME`, `family/NAME`, or either with its project before it."""
+def _unseen(client: Client, name: str, arch: str) -> tuple[str, str, str]:
+    """The project, the path in it, and the login of an image that nobody tells anything of."""
+    known = _KNOWN.get(name)
+    if known is None:
+        project, family, last = _parts(client, name)
+        return project, f"{family}{last}", "ubuntu" if "ubuntu" in name else ""
+    families = known.families.get(arch, ())
+    if not families:
+        raise UsageError(f"{known.project} has no image {name} for {arch}")
+    return known.project, f"family/{families[0]}", known.login
+
+
+def _parts(client: Client, name: str) -> tuple[str, str, str]:
+    """Project, `family/` or "", and the name, of `NAME`, `family/NAME`, or either with its project
+    before it.
+    """
     match = re.fullmatch(r"(?:projects/([^/]+)/global/images/)?(family/)?([^/]+)", name)
     if match is None:
         raise UsageError(
             f"the image {name!r} is not known; known are {', '.join(_KNOWN)}, family/NAME, an own "
             "image's name, and projects/PROJECT/global/images/..."
         )
-    project, family, last = match[1] or client.project, match[2], match[3]
+    return match[1] or client.project, match[2] or "", match[3]
+
+
+def _own(client: Client, name: str, arch: str) -> Image:
+    project, family, last = _parts(client, name)
     said = _of_family(client, project, last) if family else _of_name(client, project, last)
     if said is None:
         raise UsageError(
@@ -152,7 +200,7 @@ def _asked(client: Client, method: str, **request: Any) -> Any | None:
     try:
         return client.call("images", method, **request)
     except ApiError as error:
-        if error.status != 404:
+        if error.status != 404 or error.lacking:
             raise
     return None
 

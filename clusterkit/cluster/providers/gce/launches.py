@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
@@ -15,8 +14,6 @@ from clusterkit.cluster.providers.gce import found, machines, offers, words
 from clusterkit.cluster.providers.gce.client import Client
 from clusterkit.cluster.providers.gce.words import ApiError, GoogleError, OperationError
 
-#: What an endpoint answers that does not have bulkInsert.
-_UNHEARD_OF = (404, 405, 501)
 #: What to do about a name that is taken though no machine of the cluster has it.
 _UNLABELLED = (
     "It has not this cluster's labels: give it those that the others have, or end it, then repeat "
@@ -162,6 +159,8 @@ def _bulk(client: Client, launch: Launch, tries: int) -> bool:
         "bulk_insert_instance_resource_resource": resource,
     }
     service = "region_instances" if zone == client.region else "instances"
+    if not client.has(service, "bulk_insert"):
+        return False
     try:
         client.act(service, "bulk_insert", **request)
     except OperationError:
@@ -172,8 +171,7 @@ def _bulk(client: Client, launch: Launch, tries: int) -> bool:
         machines.end(client, made)
         raise
     except ApiError as error:
-        # Google says 404 as well of a project, an image or a network that is not there.
-        if error.status not in _UNHEARD_OF or re.search(r"projects/|resource '", error.said):
+        if not client.lacks(error):  # Google has it
             raise
         return False
     return True
@@ -187,7 +185,7 @@ def _zones(client: Client, launch: Launch) -> list[str]:
 def _leaving(client: Client, launch: Launch) -> list[Instance]:
     """Earlier machines of these names that are on their way out, or down."""
     wanted = set(names(launch))
-    there = machines.instances(client, found.carrying(launch.labels["clusterkit-id"]))
+    there = machines.instances(client, launch.labels[found.ID])
     leaving = ("stopping", "ending")
     return [one for one in there if one.state in leaving and found.name_of(one) in wanted]
 
@@ -229,11 +227,18 @@ def _each(client: Client, launch: Launch, zone: str) -> None:
     wanted = names(launch)
     with ThreadPoolExecutor(min(machines.AT_ONCE, len(wanted))) as pool:
         refusals = [error for error in pool.map(one, wanted) if error is not None]
-    if len(wanted) - len(refusals) < launch.least:
-        made = [one for one in machines.launched(client, launch.token) if one.zone == zone]
-        if len(made) < launch.least:
-            machines.end(client, made)
-            raise refusals[0]
+    if len(wanted) - len(refusals) >= launch.least:
+        return
+    made: list[Instance] = []
+
+    def enough() -> bool:
+        made[:] = [one for one in machines.launched(client, launch.token) if one.zone == zone]
+        return len(made) >= launch.least
+
+    # A name that is taken may be by this launch, whose answer was lost: shown a little later.
+    if not client.look(enough, _SHOWN if any(map(words.is_there, refusals)) else 0):
+        machines.end(client, made)
+        raise refusals[0]
 
 
 def _request_id(launch: Launch, part: str = "") -> str:

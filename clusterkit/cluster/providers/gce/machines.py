@@ -2,54 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 from clusterkit.cluster.cloud import api
 from clusterkit.cluster.cloud.api import Instance
-from clusterkit.cluster.providers.gce import found, network, words
+from clusterkit.cluster.providers.gce import found, network, scopes, words
 from clusterkit.cluster.providers.gce.client import Client
 from clusterkit.cluster.providers.gce.words import ApiError, GoogleError
 
 #: Seconds for a machine to come to rest that is on its way up, down or out.
 RESTING = 180.0
+#: Seconds for what is gone to be shown no more.
+_SHOWN = 30.0
 #: So often metadata are looked at anew that somebody else has changed.
 _TRIES = 5
 #: Calls for single machines that are on the way at once.
 AT_ONCE = 16
 
 
-def instances(client: Client, filter_: str) -> list[Instance]:
-    """Those of the region that a filter chooses."""
-    told = client.pages("instances", "aggregated_list", filter=filter_)
-    return [
-        found.instance(said)
-        for scope, have in told
-        if found.last(scope).startswith(f"{client.region}-")
-        for said in have.instances
-    ]
+def instances(client: Client, value: str | None, label: str = found.ID) -> list[Instance]:
+    """Those of the region that carry a cluster's id, or (None) any cluster's."""
+    told = scopes.instances(client, found.carrying(value, label))
+    there = [found.instance(said, scope) for scope, said in told]
+    return [one for one in there if found.carries(one.labels, value, label)]
 
 
 def every(client: Client, cluster_id: str) -> list[Instance]:
     """A cluster's, with those that have lost its label and still have its network tag."""
-    mark, tag = {"clusterkit-id": cluster_id}, network.tag_of(cluster_id)
-    told = client.pages("instances", "aggregated_list")
+    mark, tag = {found.ID: cluster_id}, network.tag_of(cluster_id)
     return [
         replace(one, labels={**one.labels, **mark})
-        for scope, have in told
-        if found.last(scope).startswith(f"{client.region}-")
-        for said in have.instances
-        for one in [found.instance(said)]
+        for scope, said in scopes.instances(client)
+        for one in [found.instance(said, scope)]
         if mark.items() <= one.labels.items() or tag in said.tags.items
     ]
 
 
 def launched(client: Client, token: str) -> list[Instance]:
     """What a launch made, as far as Google shows it still."""
-    told = instances(client, f"labels.{api.LAUNCH}={token}")
-    return sorted(told, key=lambda one: one.index)
+    return sorted(instances(client, token, api.LAUNCH), key=lambda one: one.index)
 
 
 def start(client: Client, some: Sequence[Instance]) -> None:
@@ -106,6 +100,7 @@ def _all(client: Client, method: str, some: Sequence[Instance], **more: Any) -> 
                 client.act("instances", method, **where)
             except GoogleError as error:
                 if words.is_gone(error):
+                    require_gone(client, error, lambda: _there(client, instance))
                     return True
                 if error.code not in words.NOT_READY:
                     raise
@@ -120,6 +115,21 @@ def _all(client: Client, method: str, some: Sequence[Instance], **more: Any) -> 
         tasks = [pool.submit(one, instance) for instance in some]
     for task in tasks:
         task.result()
+
+
+def require_gone(client: Client, error: GoogleError, there: Callable[[], bool]) -> None:
+    """Raises `error`, where it says that a thing is gone, or that another endpoint than Google's
+    does not have the call, and the thing is there.
+    """
+    lacking = isinstance(error, ApiError) and error.lacking
+    if lacking and not client.look(lambda: not there(), _SHOWN):
+        raise error
+
+
+def _there(client: Client, instance: Instance) -> bool:
+    shown = [found.instance(said, scope) for scope, said in scopes.instances(client)]
+    same = [one for one in shown if (one.id, one.zone) == (instance.id, instance.zone)]
+    return any(one.state not in ("stopping", "ending") for one in same)
 
 
 def _where(instance: Instance) -> dict[str, str]:

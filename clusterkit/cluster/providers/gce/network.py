@@ -30,6 +30,8 @@ _OPEN, _SHUT = 900, 1000
 RULE, POLICY = "firewall rule", "placement policy"
 #: Seconds for Google to show what another computer has made.
 _SHOWN = 30.0
+#: What follows where another endpoint has no placement policies.
+_NO_POLICIES = "no placement policy can be there, and none is looked for"
 #: Ends of the names of a cluster's rules. That of ssh is the claim, and is deleted last.
 _DOOR, _INSIDE, _CLOSED = "door", "inside", "closed"
 
@@ -66,9 +68,14 @@ def prepare(
             _let_in(client, there, door)
     site = {"network": network, "tag": tag_of(labels["clusterkit-id"])}
     if placement:
-        site["placement"] = path = _path(client, name_of(labels["clusterkit-cluster"], "near"))
-        if _place_near(client, path, labels):
-            made(Resource(POLICY, found.last(path), labels))
+        path = _path(client, name_of(labels["clusterkit-cluster"], "near"))
+        try:
+            if _place_near(client, path, labels):
+                made(Resource(POLICY, found.last(path), labels))
+            site["placement"] = path
+        except ApiError as error:
+            if not client.lacks(error, "machines are not put close together"):
+                raise
     return site
 
 
@@ -144,18 +151,20 @@ def firewalls(client: Client, cluster_id: str | None) -> list[Any]:
         one
         for one in client.pages("firewalls", "list")
         for labels in [found.described(str(one.description))]
-        if _carries(labels, cluster_id) and labels.get(_REGION) == client.region
+        if found.carries(labels, cluster_id) and labels.get(_REGION) == client.region
     ]
     return sorted(rules, key=_is_claim)
 
 
 def policies(client: Client, cluster_id: str | None) -> list[Any]:
     """The placement policies of the region that carry a cluster's id, or any's."""
-    return [
-        one
-        for one in client.pages("resource_policies", "list", region=client.region)
-        if _carries(found.described(str(one.description)), cluster_id)
-    ]
+    try:
+        told = client.pages("resource_policies", "list", region=client.region)
+    except ApiError as error:
+        if not client.lacks(error, _NO_POLICIES):
+            raise
+        return []
+    return [one for one in told if found.carries(found.described(str(one.description)), cluster_id)]
 
 
 def open_door(client: Client, cluster_id: str, door: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -281,8 +290,3 @@ def _require_ours(
         f"{theirs['clusterkit-id']}, of {owner}, since {since(theirs)}). Give yours another name, "
         f"or, if that one is yours too, `clusterkit adopt {cluster}` takes it over."
     ) from taken
-
-
-def _carries(labels: Mapping[str, str], cluster_id: str | None) -> bool:
-    its = labels.get("clusterkit-id", "")
-    return bool(its) if cluster_id is None else its == cluster_id

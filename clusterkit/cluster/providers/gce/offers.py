@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from clusterkit.cluster.cloud.api import MachineType
+from clusterkit.cluster.providers.gce import scopes, series
 from clusterkit.cluster.providers.gce.client import Client
-from clusterkit.cluster.providers.gce.found import last
+from clusterkit.cluster.providers.gce.prices import built_in
+from clusterkit.cluster.providers.gce.words import ApiError
 from clusterkit.errors import UsageError
 
 #: What the vendors call the GPUs; others are told as Google does.
@@ -37,8 +40,10 @@ def parts(name: str) -> tuple[str, str, int]:
 
 def zones(client: Client) -> tuple[str, ...]:
     """The zones of the region that are up, sorted. Raises UsageError where there is no region."""
-    told = client.pages("zones", "list")
-    known = {last(one.region) for one in told}
+    told = scopes.listed(client)
+    if told is None:
+        return scopes.answering(client)
+    known = set(map(scopes.region_of, told))
     if client.region not in known:
         raise UsageError(
             f"{client.region} is no region that the project {client.project} can use"
@@ -48,7 +53,7 @@ def zones(client: Client) -> tuple[str, ...]:
         sorted(
             str(one.name)
             for one in told
-            if last(one.region) == client.region and str(one.status) == "UP"
+            if scopes.region_of(one) == client.region and str(one.status) in ("UP", "")
         )
     )
 
@@ -63,6 +68,8 @@ def machine_types(
     if not names:
         return {}
     types = _by_zone(client, "machine_types", there)
+    if types is None:
+        return {name: _named(name, there) for name in names}
     wants_gpus = any(parts(name)[1] for name in names)
     gpus = _by_zone(client, "accelerator_types", there) if wants_gpus else {}
     made, missing = {}, []
@@ -73,7 +80,7 @@ def machine_types(
             every = {one for have in types.values() for one in have}
             missing.append(f"{type_}{_near(type_, every)}")
             continue
-        if gpu:
+        if gpu and gpus is not None:
             with_gpu = {zone for zone, have in gpus.items() if gpu in have}
             if not with_gpu:
                 every = {one for have in gpus.values() for one in have}
@@ -91,11 +98,14 @@ def _machine_type(
     name: str, gpu: str, count: int, found: Mapping[str, Any], said: Any
 ) -> MachineType:
     own = next(iter(said.accelerators), None)  # of families that have their GPUs built in
+    named = _named(name, found)
     if own is not None and not gpu:
         gpu, count = str(own.guest_accelerator_type), int(own.guest_accelerator_count)
+    elif not gpu and named.gpus:  # another endpoint may not tell them
+        return replace(named, memory=int(said.memory_mb))
     return MachineType(
         name=name,
-        cpus=int(said.guest_cpus),
+        cpus=int(said.guest_cpus) or named.cpus,
         memory=int(said.memory_mb),
         arch="arm64" if str(said.architecture) == "ARM64" else "x86_64",
         gpus=count,
@@ -104,18 +114,38 @@ def _machine_type(
     )
 
 
+def _named(name: str, zones: Collection[str]) -> MachineType:
+    """A type as its name tells."""
+    type_, gpu, count = parts(name)
+    said = series.described(type_)
+    gpu, count = gpu or built_in(type_)[0], count or said.gpus
+    told = tuple(sorted(zones))
+    return replace(said, name=name, gpus=count, gpu=_MODELS.get(gpu, gpu), zones=told)
+
+
 def _any(types: Mapping[str, Mapping[str, Any]], name: str) -> Any:
     return (have[name] for have in types.values() if name in have)
 
 
-def _by_zone(client: Client, service: str, there: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Zone -> name -> what a zone has. A list of all zones of the world would have many pages."""
+def _by_zone(
+    client: Client, service: str, there: Collection[str]
+) -> dict[str, dict[str, Any]] | None:
+    """Zone -> name -> what a zone has. A list of all zones of the world would have many pages.
+
+    None: another endpoint than Google's tells nothing of it.
+    """
 
     def one(zone: str) -> dict[str, Any]:
         return {str(one.name): one for one in client.pages(service, "list", zone=zone)}
 
-    with ThreadPoolExecutor(max(1, len(there))) as pool:
-        return dict(zip(there, pool.map(one, there), strict=True))
+    try:
+        with ThreadPoolExecutor(max(1, len(there))) as pool:
+            found = dict(zip(there, pool.map(one, there), strict=True))
+    except ApiError as error:
+        if not client.lacks(error, "machine types are taken as the settings name them"):
+            raise
+        return None
+    return None if client.endpoint and not any(found.values()) else found
 
 
 def _near(name: str, known: Collection[str]) -> str:

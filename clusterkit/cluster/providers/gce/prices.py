@@ -200,6 +200,8 @@ def _time(text: object) -> datetime | None:
 def parts(type_: MachineType) -> list[Part] | str:
     """What a machine of a type is billed for; in words, why that is not known."""
     name, _, attached = type_.name.partition("+")
+    if name not in _WHOLE and not (type_.cpus and type_.memory):
+        return f"how many cores and how much memory {name} has is not told"
     for pattern, why in _UNKNOWN.items():
         if re.fullmatch(pattern, name):
             return f"how {why.format(name)} is not known to this version"
@@ -212,7 +214,7 @@ def parts(type_: MachineType) -> list[Part] | str:
             Part(cores, f"a core of {name}", f"{series} core"),
             Part(type_.memory / 1024, f"memory of {name}", f"{series} ram"),
         ]
-    gpu, ssd = next((one for key, one in _BUILT_IN.items() if re.fullmatch(key, name)), ("", 0))
+    gpu, ssd = built_in(name)
     gpus = type_.gpus
     if attached:
         gpu, _, count = attached.partition(":")
@@ -225,6 +227,13 @@ def parts(type_: MachineType) -> list[Part] | str:
         local = f"(ssd backed local storage|{name[:2]} instance local ssd)"
         found.append(Part(ssd * gpus, f"the local SSD of {name}", local))
     return found
+
+
+def built_in(name: str) -> tuple[str, int]:
+    """The kind of GPUs that a machine type has in it, and the GiB of local SSD for each; "" and 0
+    without.
+    """
+    return next((one for key, one in _BUILT_IN.items() if re.fullmatch(key, name)), ("", 0))
 
 
 def _series(name: str) -> str:

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from clusterkit.cluster.cloud.api import Instance, Resource
-from clusterkit.cluster.providers.gce import found, machines, network, words
+from clusterkit.cluster.providers.gce import found, machines, network, scopes, words
 from clusterkit.cluster.providers.gce.client import Client
-from clusterkit.cluster.providers.gce.words import GoogleError
+from clusterkit.cluster.providers.gce.words import ApiError, GoogleError
 
 INSTANCE, DISK, ADDRESS = "instance", "disk", "address"
 #: All that `resources` looks for, in words.
@@ -17,7 +17,7 @@ PLURALS = ("instances", "disks", "addresses", "firewall rules", "placement polic
 
 
 def instances(client: Client, cluster_id: str | None) -> list[Instance]:
-    return machines.instances(client, found.carrying(cluster_id))
+    return machines.instances(client, cluster_id)
 
 
 def resources(client: Client, cluster_id: str | None) -> list[Resource]:
@@ -30,8 +30,10 @@ def resources(client: Client, cluster_id: str | None) -> list[Resource]:
 
     asks: Sequence[Callable[[], list[Resource]]] = (
         lambda: [_machine(one) for one in some()],
-        lambda: _scattered(client, cluster_id, "disks", DISK, _disk_words),
-        lambda: _scattered(client, cluster_id, "addresses", ADDRESS, lambda one: str(one.address)),
+        lambda: _scattered(client, cluster_id, DISK, scopes.disks, _disk_words),
+        lambda: _scattered(
+            client, cluster_id, ADDRESS, scopes.addresses, lambda one: str(one.address)
+        ),
         lambda: [_described(network.POLICY, one) for one in network.policies(client, cluster_id)],
         lambda: [_described(network.RULE, one) for one in network.firewalls(client, cluster_id)],
     )
@@ -61,6 +63,7 @@ def delete(client: Client, resource: Resource) -> str:
         client.act(service, "delete", **where)
     except GoogleError as error:
         if words.is_gone(error):
+            machines.require_gone(client, error, lambda: _there(client, resource))
             return ""
         if words.is_in_use(error):
             return error.words
@@ -69,9 +72,14 @@ def delete(client: Client, resource: Resource) -> str:
 
 
 def _end(client: Client, resource: Resource) -> str:
-    there = machines.every(client, resource.labels["clusterkit-id"])
+    there = machines.every(client, resource.labels[found.ID])
     machines.end(client, [one for one in there if one.id == resource.id])
     return ""
+
+
+def _there(client: Client, resource: Resource) -> bool:
+    shown = resources(client, resource.labels[found.ID])
+    return any((one.kind, one.id) == (resource.kind, resource.id) for one in shown)
 
 
 def _machine(one: Instance) -> Resource:
@@ -79,10 +87,19 @@ def _machine(one: Instance) -> Resource:
 
 
 def _scattered(
-    client: Client, cluster_id: str | None, service: str, kind: str, words: Callable[[Any], str]
+    client: Client,
+    cluster_id: str | None,
+    kind: str,
+    ask: Callable[[Client, str], scopes.Things],
+    words: Callable[[Any], str],
 ) -> list[Resource]:
     """Things of the region and its zones, which have labels; their ids tell where they are."""
-    told = client.pages(service, "aggregated_list", filter=found.carrying(cluster_id))
+    try:
+        told = ask(client, found.carrying(cluster_id))
+    except ApiError as error:
+        if not client.lacks(error, f"no {kind} can be there, and none is looked for"):
+            raise
+        return []
     return [
         Resource(
             kind,
@@ -91,9 +108,8 @@ def _scattered(
             words(one),
             found.time(one.creation_timestamp),
         )
-        for scope, have in told
-        if _ours(scope, client.region)
-        for one in getattr(have, service)
+        for scope, one in told
+        if found.carries(one.labels, cluster_id)
     ]
 
 
@@ -105,12 +121,6 @@ def _described(kind: str, one: Any) -> Resource:
 
 def _disk_words(one: Any) -> str:
     return f"{one.size_gb} GiB, {'attached' if one.users else 'unattached'}"
-
-
-def _ours(scope: str, region: str) -> bool:
-    """Whether "zones/us-central1-a" or "regions/us-central1" is of a region; "global" is of all."""
-    kind, _, name = scope.partition("/")
-    return kind == "global" or name == region or name.startswith(f"{region}-")
 
 
 def _scope(place: str) -> dict[str, str]:

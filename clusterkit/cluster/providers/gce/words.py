@@ -70,15 +70,32 @@ class GoogleError(ClusterError):
 
 
 class ApiError(GoogleError):
-    """Google refused a call. `status` is HTTP's; `unsure`: some try of it may have been taken."""
+    """Google refused a call. `status` is HTTP's; `unsure`: some try of it may have been taken.
+
+    `lacking`: another endpoint than Google's that seems not to have this call (`endpoint`).
+    """
 
     def __init__(
-        self, what: str, where: str, *, status: int, reason: str, said: str, project: str = ""
+        self,
+        what: str,
+        where: str,
+        *,
+        status: int,
+        reason: str,
+        said: str,
+        project: str = "",
+        lacking: str = "",
     ) -> None:
         self.what, self.status, self.code = what, status, reason
         self.said = short(said)
-        self.unsure = False
+        self.unsure, self.lacking = False, lacking
         told = advice(status, reason, said, project)
+        if lacking:
+            told = (
+                f"{lacking} does not have the call {call(what)}, or nothing that it is about."
+                if status == 404
+                else f"{lacking} does not have the call {call(what)}."
+            )
         super().__init__(
             f"Google refused {what} in {where}: {self.words}" + (f" {told}" if told else "")
         )
@@ -115,6 +132,11 @@ class OperationError(GoogleError):
 def cause(troubles: Sequence[Trouble]) -> Trouble:
     """The error that the others follow from."""
     return next((one for one in troubles if one.code != _OUTER), troubles[0])
+
+
+def call(what: str) -> str:
+    """A call as Google's documentation has it: "regionInstances.bulkInsert"."""
+    return re.sub(r"_([a-z])", lambda match: match[1].upper(), what)
 
 
 def only_sums_up(trouble: Trouble) -> bool:

@@ -1,0 +1,206 @@
+"""GCE's provider against a Compute Engine that it was not made against, which knows a small part of
+it: in all the ways that somebody else might write one. Nothing but the loopback is ever asked."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gce_cluster
+import pytest
+from doubles.strangers_gce import KNOWN, PROJECT, Bad, Stranger
+from gce_cluster import A, B, Computer, Waiting
+
+from clusterkit.cluster import looking
+from clusterkit.cluster.cloud import adopting, doctor, pricelist
+from clusterkit.cluster.providers.gce.client import Client
+from clusterkit.cluster.watch import Nobody
+
+pytest.importorskip("google.cloud.compute_v1")
+
+T4 = "n1-standard-8+nvidia-tesla-t4:1"
+MACHINES = ["lab-head", "lab-cpu-1", "lab-cpu-2"]
+MINE = {(A, name) for name in MACHINES}
+THEIRS = {(A, "theirs"), (B, "nobodys")}
+#: Google's shapes and others'.
+UNKNOWN = ("text", "html", "json", "flat", "path", 405, 501)
+LINKS = ("https://www.googleapis.com", "https://compute.googleapis.com")
+REFUSED = {"errors": [{"code": "NEVER_HEARD_OF", "message": "The moon is full"}]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_hosts() -> Iterator[None]:
+    from clusterkit.cluster.lifecycle import _Remote
+
+    with pytest.MonkeyPatch.context() as patch:  # for its end: what is set here is put back
+        patch.setattr(_Remote, "_look", _Remote._look)
+        patch.setattr(Client, "_client", Client._client)
+        gce_cluster.without_hosts()
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _loopback_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = socket.getaddrinfo
+
+    def found(host: Any, *args: Any, **more: Any) -> Any:
+        assert host in ("127.0.0.1", "localhost"), f"{host} is asked"
+        return find(host, *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+
+
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> Waiting:
+    return Waiting().install(monkeypatch)
+
+
+class World:
+    """A stranger's double with somebody else's things, and a computer with a cluster there."""
+
+    def __init__(self, there: Stranger, root: Path, endpoint: str = "", **more: Any) -> None:
+        self.there, self.root = there, root
+        self.settings = {
+            "project": PROJECT,
+            "endpoint": endpoint or there.url,
+            "image": "ubuntu-24.04",
+            **more,
+        }
+        labels = {"clusterkit-id": "f" * 16, "clusterkit-cluster": "other"}
+        labels |= {"clusterkit-owner": "eve", "clusterkit-role": "head"}
+        for (zone, name), marks in zip(sorted(THEIRS), ({**labels}, {"env": "prod"}), strict=True):
+            there.instances[zone, name] = there.instance(zone, {"name": name, "labels": marks})
+        rule = {"name": "default-allow-ssh", "sourceRanges": ["0.0.0.0/0"]}
+        there.firewalls["default-allow-ssh"] = there.made("firewall", rule, "global")
+        self.lab = self.computer("mine")
+
+    def computer(self, name: str) -> Computer:
+        made = Computer(self.root / name, **self.settings)
+        made.write({"types": [T4]})
+        return made
+
+    def states(self) -> dict[str, str]:
+        return {one.name: one.state for one in self.lab.provider().machines()}
+
+    def running(self) -> None:
+        assert self.states() == dict.fromkeys(MACHINES, "running")
+        assert set(self.there.instances) == MINE | THEIRS
+
+    def nothing(self) -> None:
+        """Nothing of ours is there, and all of theirs, untouched."""
+        assert set(self.there.instances) == THEIRS
+        assert set(self.there.firewalls) == {"default-allow-ssh"}
+        assert {one["status"] for one in self.there.instances.values()} == {self.there.running}
+
+
+def life(world: World) -> tuple[list[str], list[str]]:
+    """A whole one; what was told, and what at its end."""
+    there, lab = world.there, world.lab
+    told = [*lab.start()]
+    world.running()
+    for name in MACHINES[1:]:
+        one = there.instances[A, name]
+        assert one["guestAccelerators"][0]["acceleratorCount"] == 1
+        assert one["scheduling"]["provisioningModel"] == "SPOT"
+        assert one["labels"]["clusterkit-gpus"] == "1"
+    assert lab.plan().missing == ()
+    listed = {one.name: one.state for one in looking.list_(lab.home, warn=told.append)}
+    assert listed["other"] == "elsewhere"  # somebody else's, whom it tells of, and no more
+
+    rule = there.firewalls["clusterkit-lab-door"]
+    assert rule["sourceRanges"] == ["10.9.8.7/32"]
+    lab.write(own_address="10.9.8.9")
+    assert "10.9.8.9/32" in lab.provider().open_door()
+    assert rule["sourceRanges"] == ["10.9.8.9/32"]
+
+    told += lab.pause()
+    left = {name: state for name, state in world.states().items() if state != "dead"}
+    assert left == {"lab-head": "stopped"}
+    told += lab.start()
+    world.running()
+    lab.stop()
+    world.nothing()
+    return told, lab.said
+
+
+# -- whole lives ---------------------------------------------------------------------------------
+
+LIVES: dict[str, dict[str, Any]] = {
+    "prefix": {"unknown": "text", "prefix": "/some/prefix", "places": False},
+    "slash": {"unknown": "html", "prefix": "/some/prefix/", "links": LINKS[1], "looks": 3},
+    "gclouds way": {"unknown": "json", "prefix": "/x/compute/v1/", "looks": 0, "numbers": True},
+    "strange words": {"unknown": "flat", "page": 1, "more": True, "prefix": "/compute/v1"},
+    "late": {"unknown": "path", "lag": 4, "lingers": 3, "numbers": True},
+    "no ids": {"unknown": 405, "zones": (A, B), "ids": False, "lingers": 4, "fades": "TERMINATED"},
+    "bad days": {"unknown": 501, "prefix": "/"},
+}
+
+
+@pytest.mark.parametrize("name", LIVES)
+def test_a_whole_life_where_little_is_known(tmp_path: Path, waiting: Waiting, name: str) -> None:
+    with Stranger(**LIVES[name]) as there:
+        if name == "bad days":
+            calls = sorted(KNOWN - {"instances.get", "firewalls.get", "operations.get"})
+            there.bad = [Bad(one, 0) for one in calls if not one.endswith(".list")]
+            there.bad += [Bad(one, status) for one in calls for status in (500, 429, 503)]
+        told, last = life(World(there, tmp_path))
+        assert all(one.times == 0 for one in there.bad)
+        assert there.count("instances.bulkInsert") <= 3  # by each start once, and at the same time
+    for kind in ("disk", "address", "placement policy"):
+        words = f"no {kind} can be there, and none is looked for"
+        assert sum(words in one for one in last) == 1, words
+    assert not any("<" in one for one in (*told, *last))
+    assert waiting.seconds < 120  # nothing is waited for in vain
+
+
+def test_a_cluster_is_taken_over(tmp_path: Path, waiting: Waiting) -> None:
+    with Stranger(known=KNOWN | {"instances.setMetadata"}, looks=0) as there:
+        world = World(there, tmp_path)
+        world.lab.start()
+        other = world.computer("other")
+        adopting.take(other.home.prepared(), other.name, adopting.look(other.home, other.name))
+        adopting.bring_key(other.home, other.name, Nobody())
+        assert set(there.instances) == {(A, "lab-head")} | THEIRS  # spot machines end
+        assert there.instances[A, "lab-head"]["status"] == "RUNNING"
+        (given,) = there.instances[A, "lab-head"]["metadata"]["items"][-1:]
+        assert given["key"] == "user-data"
+        other.start()
+        world.running()
+        other.stop()
+        world.nothing()
+
+
+# -- looking ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unknown", UNKNOWN)
+def test_what_is_only_asked(tmp_path: Path, waiting: Waiting, unknown: str | int) -> None:
+    with Stranger(unknown=unknown) as there:
+        world = World(there, tmp_path)
+        lab = world.lab
+        plan = lab.plan()
+        assert [one.name for one in plan.missing] == MACHINES
+        assert [one.gpus_promised for one in plan.missing] == [0, 1, 1]
+        assert plan.price is None
+        assert any("projects/ubuntu-os-cloud/global/images/family/" in one for one in plan.notes)
+        assert any(one.startswith("quota CPUS in us-central1: not known") for one in plan.notes)
+        assert not any("<" in one for one in plan.notes)
+
+        found = {one.subject: one for one in doctor.examine(lab.home, "lab")}
+        bad = {one.subject for one in found.values() if one.verdict == "bad"}
+        # Google's very words for a region and a network that are not there.
+        assert bad == ({"region", "network"} if unknown == "path" else set())
+        assert found["own address"].verdict == found["zones"].verdict == "good"
+        for subject in {"account", "region", "network", "permissions", "prices"} - bad:
+            assert found[subject].verdict == "unknown", subject
+            assert "<" not in found[subject].words, subject
+        if unknown != "path":
+            assert "projects.get" in found["account"].words
+
+        told = pricelist.ask(lab.home, "lab", spot=True)
+        assert {one.amount for one in told.prices} == {None}
+        assert all(one.why for one in told.prices)
+        assert waiting.seconds < 10
+    assert all(call.endswith((".get", ".list", "aggregatedList", "?")) for call in there.calls)
