@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -50,13 +51,19 @@ class Client:
 
 
 def need(
-    name: str, cpus: int, count: int, market: Market = "on-demand", gpus: int = 0, gpu: str = ""
+    name: str,
+    cpus: int,
+    count: int,
+    market: Market = "on-demand",
+    gpus: int = 0,
+    gpu: str = "",
+    **more: Any,
 ) -> Need:
-    return Need(MachineType(name, cpus, 16384, gpus=gpus, gpu=gpu), market, count)
+    return Need(MachineType(name, cpus, 16384, gpus=gpus, gpu=gpu), market, count, **more)
 
 
-def asked(*needs: Need, client: Client | None = None, disk: float = 0) -> dict[str, Quota]:
-    return {one.code: one for one in quotas.quotas(client or Client(), needs, disk=disk)}
+def asked(*needs: Need, client: Client | None = None, **more: Any) -> dict[str, Quota]:
+    return {one.code: one for one in quotas.quotas(client or Client(), needs, **more)}
 
 
 def test_cpus_and_gpus_are_added_up_in_the_region_and_in_the_project() -> None:
@@ -142,14 +149,48 @@ def test_a_family_that_the_api_does_not_tell_is_unknown() -> None:
 
 
 def test_machines_addresses_and_disks_are_told_only_where_they_are_too_small() -> None:
-    assert set(asked(need("e2-micro", 2, 1), disk=100)) == {"CPUS", "CPUS_ALL_REGIONS"}
-    found = asked(need("e2-micro", 2, 8), disk=471)
+    assert set(asked(need("e2-micro", 2, 1, disk=100))) == {"CPUS", "CPUS_ALL_REGIONS"}
+    found = asked(need("e2-micro", 2, 8, disk=59))
     assert {code for code, one in found.items() if one.short} == {
         "IN_USE_ADDRESSES",
         "SSD_TOTAL_GB",
     }
     private = quotas.quotas(Client(), [need("e2-micro", 2, 8)], addresses=False)
     assert "IN_USE_ADDRESSES" not in {one.code for one in private}
+
+
+def test_disks_count_by_their_kind() -> None:
+    client = Client()
+    client.of_region = [*client.of_region, ("HDB_TOTAL_GB", 100, 0), ("DISKS_TOTAL_GB", 100, 0)]
+    for name, kind, metric in [
+        ("n4-standard-8", "auto", "HDB_TOTAL_GB"),
+        ("e2-micro", "pd-standard", "DISKS_TOTAL_GB"),
+    ]:
+        found = asked(need(name, 2, 3, disk=50), client=client, disk_type=kind)
+        assert [code for code, one in found.items() if one.short] == [metric]
+        assert found[metric].needed == 150
+
+
+def test_of_two_markets_of_a_group_one_counts() -> None:
+    """Each metric as often as the larger of them takes: they are not had both."""
+    found = asked(
+        need("n1-standard-8+nvidia-tesla-t4:1", 8, 2, "spot", 1, group="gpu"),
+        need("n1-standard-8+nvidia-tesla-t4:1", 8, 2, "on-demand", 1, group="gpu"),
+        need("e2-standard-2", 2, 1, group="head"),
+    )
+    told = {code: one.needed for code, one in found.items()}
+    assert told == {
+        "CPUS": 18,
+        "CPUS_ALL_REGIONS": 18,
+        "PREEMPTIBLE_NVIDIA_T4_GPUS": 2,
+        "NVIDIA_T4_GPUS": 2,
+        "GPUS_ALL_REGIONS": 2,
+    }
+    bigger = asked(
+        need("e2-standard-4", 4, 1, "spot", group="cpu"),
+        need("e2-standard-8", 8, 1, "on-demand", group="cpu"),
+    )
+    assert bigger["CPUS"].needed == 8
 
 
 def test_quotas_that_may_not_be_read_are_unknown_with_googles_words() -> None:

@@ -171,11 +171,16 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a plan needs of one kind, for quotas."""
+    """What a plan needs of one kind, for quotas. `disk`: GiB of each that are to be made.
+
+    Of needs of one `group` just one comes true, as of those of a group's markets; "" is by itself.
+    """
 
     type: MachineType
     market: Market
     count: int
+    disk: int = 0
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -328,7 +328,10 @@ def _quotas(
             one for one in live if one.labels.get(GROUP) == wish.group and one.state in _COUNTED
         ]
         missing = max(0, len(wish.numbers) - len(running))
-        needs += [Need(types[wish.types[0]], market, missing) for market in wish.markets]
+        needs += [
+            Need(types[wish.types[0]], market, missing, wish.disk or 0, wish.group)
+            for market in wish.markets
+        ]
     for quota in cloud.quotas([need for need in needs if need.count]):
         yield _quota(quota)
     if not any(need.count for need in needs):

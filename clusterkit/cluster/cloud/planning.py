@@ -262,7 +262,11 @@ def _quotas(
         markets: dict[Market, str] = {}
         for candidate in order.candidates:
             markets.setdefault(candidate.market, candidate.type)
-        needs += [Need(types[name], market, len(order.missing)) for market, name in markets.items()]
+        disk = max([order.wish.disk or 0, *(image.disk for image in order.images.values())])
+        needs += [
+            Need(types[name], market, len(order.missing), disk, order.wish.group)
+            for market, name in markets.items()
+        ]
     return [_quota(one) for one in cloud.quotas(needs)] + notes
 
 

@@ -124,7 +124,7 @@ def used(world: World, region: str, metric: str) -> float:
             continue
         if not region or one["_region"] == region:
             total += one["_needs"].get(metric, 0)
-    if metric in ("DISKS_TOTAL_GB", "SSD_TOTAL_GB"):
+    if metric in ("DISKS_TOTAL_GB", "SSD_TOTAL_GB", "HDB_TOTAL_GB"):
         for one in world.all("disks"):
             if f"regions/{region}" == f"regions/{catalogue.region_of(last(one['zone']))}":
                 total += int(one["sizeGb"]) if metric == disk_quota(last(one["type"])) else 0
@@ -134,7 +134,8 @@ def used(world: World, region: str, metric: str) -> float:
 
 
 def disk_quota(type_: str) -> str:
-    return "DISKS_TOTAL_GB" if type_ == "pd-standard" else "SSD_TOTAL_GB"
+    kinds = {"pd-standard": "DISKS_TOTAL_GB", "hyperdisk-balanced": "HDB_TOTAL_GB"}
+    return kinds.get(type_, "SSD_TOTAL_GB")
 
 
 def needs(world: World, region: str, type_: catalogue.Type, gpu: str, count: int,

@@ -288,7 +288,10 @@ class GceCloud(Cloud):
     def quotas(self, needs: Sequence[Need]) -> list[Quota]:
         from clusterkit.cluster.providers.gce import quotas
 
-        return quotas.quotas(self._catalog, needs, addresses=self._choices.public)
+        choices = self._choices
+        return quotas.quotas(
+            self._catalog, needs, addresses=choices.public, disk_type=choices.disk_type
+        )
 
     def examine(self) -> Iterator[Finding]:
         from clusterkit.cluster.providers.gce import doctor

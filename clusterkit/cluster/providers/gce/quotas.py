@@ -14,6 +14,7 @@ from typing import Protocol
 from urllib.parse import urlencode
 
 from clusterkit.cluster.cloud.api import MachineType, Market, Need, Quota
+from clusterkit.cluster.cloud_values import gce_disk_type
 from clusterkit.errors import ClusterkitError
 
 #: Series whose CPUs count against CPUS; those of the others have a metric of their own.
@@ -38,8 +39,15 @@ _ALL_CPUS, _ALL_GPUS = "CPUS_ALL_REGIONS", "GPUS_ALL_REGIONS"
 #: Of newer series and GPUs, by region and family; the API of Compute Engine does not tell these.
 _FAMILY_CPUS, _FAMILY_GPUS = "CPUS_PER_VM_FAMILY", "GPUS_PER_GPU_FAMILY"
 _CONSOLE = "https://console.cloud.google.com/iam-admin/quotas"
+#: What the GiB of a kind of disk count against.
+_DISKS: Mapping[str, str] = {
+    "pd-standard": "DISKS_TOTAL_GB",
+    "pd-balanced": "SSD_TOTAL_GB",
+    "pd-ssd": "SSD_TOTAL_GB",
+    "hyperdisk-balanced": "HDB_TOTAL_GB",
+}
 #: Told only where they are too small: they seldom are, and a plan is read by people.
-_QUIET = ("INSTANCES", "IN_USE_ADDRESSES", "SSD_TOTAL_GB")
+_QUIET = ("INSTANCES", "IN_USE_ADDRESSES", *_DISKS.values())
 
 #: Limit and use by metric.
 Limits = Mapping[str, tuple[float, float]]
@@ -110,12 +118,12 @@ def told(said: str) -> tuple[str, float | None, str]:
 
 
 def quotas(
-    client: Project, needs: Sequence[Need], *, disk: float = 0, addresses: bool = True
+    client: Project, needs: Sequence[Need], *, addresses: bool = True, disk_type: str = "auto"
 ) -> list[Quota]:
     """The limits that `needs` count against. Never raises for an unknown one.
 
-    `disk`: GiB of all their disks; `addresses`: each has a public address. The limits of these and
-    of the number of machines are told only where they are too small.
+    `addresses`: each has a public address. The limits of these, of disks and of the number of
+    machines are told only where they are too small.
     """
     wanted = [need for need in needs if need.count > 0]
     if not wanted:
@@ -124,7 +132,7 @@ def quotas(
     project, project_why = _asked(client.project_quotas)
     found = [
         _quota(client, one, *((project, project_why) if one.everywhere else (region, why)))
-        for one in demands(wanted, region, disk=disk, addresses=addresses)
+        for one in demands(wanted, region, addresses=addresses, disk_type=disk_type)
     ]
     return [one for one in found if one.short or one.code not in _QUIET]
 
@@ -139,35 +147,40 @@ def _asked(ask: Callable[[], Iterable[tuple[str, float, float]]]) -> tuple[Limit
 
 
 def demands(
-    needs: Sequence[Need], limits: Limits, *, disk: float = 0, addresses: bool = True
+    needs: Sequence[Need], limits: Limits, *, addresses: bool = True, disk_type: str = "auto"
 ) -> list[Demand]:
     """What `needs` count against, each metric once. `limits` are those of the region: with them
     it is decided whether spot machines have a metric of their own.
     """
     found: dict[str, Demand] = {}
+    most: dict[tuple[str, str], float] = {}  # metric and group -> what the largest need takes
 
-    def add(metric: str, needed: float, what: str, *, everywhere: bool = False) -> None:
-        before = found.get(metric)
-        if before is not None:
-            needed += before.needed
-            what = before.what if what in before.what.split(", ") else f"{before.what}, {what}"
-        found[metric] = Demand(metric, needed, what, everywhere)
+    def add(group: str, metric: str, needed: float, what: str, *, everywhere: bool = False) -> None:
+        before = found.get(metric, Demand(metric, 0, "", everywhere))
+        more = max(needed - most.get((metric, group), 0), 0)
+        most[metric, group] = max(needed, most.get((metric, group), 0))
+        told = [one for one in before.what.split(", ") if one]
+        words = ", ".join(dict.fromkeys([*told, what]))
+        found[metric] = Demand(metric, before.needed + more, words, everywhere)
 
-    count = sum(need.count for need in needs)
-    for need in needs:
+    for number, need in enumerate(needs):
+        group = need.group or str(number)
         cpus = float(need.type.cpus * need.count)
-        add(cpu_metric(need.type.name, need.market, limits), cpus, need.type.name)
-        add(_ALL_CPUS, cpus, "CPUs", everywhere=True)
+        add(group, cpu_metric(need.type.name, need.market, limits), cpus, need.type.name)
+        add(group, _ALL_CPUS, cpus, "CPUs", everywhere=True)
         model, each = gpus(need.type)
         if each:
             needed = float(each * need.count)
-            add(gpu_metric(model, need.market, limits), needed, need.type.name)
-            add(_ALL_GPUS, needed, "GPUs", everywhere=True)
-    add("INSTANCES", count, "machines")
-    if addresses:
-        add("IN_USE_ADDRESSES", count, "public addresses")
-    if disk > 0:
-        add("SSD_TOTAL_GB", disk, "disks")
+            add(group, gpu_metric(model, need.market, limits), needed, need.type.name)
+            add(group, _ALL_GPUS, needed, "GPUs", everywhere=True)
+    for number, need in enumerate(needs):
+        group = need.group or str(number)
+        add(group, "INSTANCES", need.count, "machines")
+        if addresses:
+            add(group, "IN_USE_ADDRESSES", need.count, "public addresses")
+        disk = _DISKS.get(gce_disk_type(disk_type, need.type.name))
+        if need.disk and disk is not None:
+            add(group, disk, need.disk * need.count, "disks")
     return list(found.values())
 
 
