@@ -58,6 +58,11 @@ def test_labels_of_an_identity_fit(tmp_path: Any) -> None:
     assert found.read(found.labels(sent)) == sent
 
 
+def test_a_filter_takes_an_id_for_a_text() -> None:
+    assert found.carrying("12345678901234e5") == 'labels.clusterkit-id="12345678901234e5"'
+    assert found.carrying(None) == "labels.clusterkit-id:*"
+
+
 @pytest.mark.parametrize("text", ["", "ssh for everybody", "[1]", "{"])
 def test_a_description_of_somebody_else_tells_nothing(text: str) -> None:
     assert found.described(text) == {}

@@ -203,6 +203,7 @@ def test_a_machine_is_the_sum_of_what_is_billed(type_: MachineType, amount: floa
         (kind("m2-ultramem-208", 208, 5888), "how m2-ultramem-208 is billed is not known"),
         (kind("g4-standard-48", 48, 180, 1), "how g4-standard-48 is billed is not known"),
         (kind("c3-standard-8-lssd", 8, 32), "the local SSD of c3-standard-8-lssd is billed"),
+        (kind("c4-highmem-4-lssd-v1", 4, 31), "the local SSD of c4-highmem-4-lssd-v1 is billed"),
         (kind("n2-custom-2-65536-ext", 2, 64), "the extended memory of"),
         (kind("e2-custom-micro-1024", 2, 1), "is not known to this version"),
         (kind("g2-standard-8", 8, 32, 0), "which GPUs g2-standard-8 has"),

@@ -65,8 +65,11 @@ def described(text: str) -> dict[str, str]:
 
 
 def carrying(value: str | None, label: str = ID) -> str:
-    """The filter for what carries a cluster's id, or (None) any cluster's."""
-    return f"labels.{label}:*" if value is None else f"labels.{label}={value}"
+    """The filter for what carries a cluster's id, or (None) any cluster's.
+
+    A value without quotes may be a number there: an id can look as one.
+    """
+    return f"labels.{label}:*" if value is None else f'labels.{label}="{value}"'
 
 
 def carries(labels: Mapping[str, str], value: str | None, label: str = ID) -> bool:

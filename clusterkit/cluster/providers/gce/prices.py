@@ -64,7 +64,7 @@ _NAMED: Mapping[str, str] = {
 #: Types whose price is more than the sum of parts that are known here.
 _UNKNOWN: Mapping[str, str] = {
     r"(m2|a4|a4x|g4|z3)-.+|m4-ultramem-224|e2-custom-(micro|small|medium)-.+": "{} is billed",
-    r".+-lssd(-metal)?": "the local SSD of {} is billed",
+    r".+-lssd(-.+)?": "the local SSD of {} is billed",
     r".+-ext": "the extended memory of {} is billed",
 }
 _REGION = re.compile(r"( attached to spot preemptible vms)?( running)?( in .+)?$")
