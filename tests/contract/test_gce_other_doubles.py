@@ -11,12 +11,16 @@ from typing import Any
 import gce_cluster
 import pytest
 from doubles.strangers_gce import KNOWN, PROJECT, Bad, Stranger
-from gce_cluster import A, B, Computer, Waiting
+from gce_cluster import REGION, A, B, Computer, Waiting
 
 from clusterkit.cluster import looking
 from clusterkit.cluster.cloud import adopting, doctor, pricelist
+from clusterkit.cluster.providers.gce import ENDPOINT, scopes
 from clusterkit.cluster.providers.gce.client import Client
+from clusterkit.cluster.providers.gce.cloud import GceCloud
+from clusterkit.cluster.providers.gce.words import ApiError
 from clusterkit.cluster.watch import Nobody
+from clusterkit.errors import ClusterError
 
 pytest.importorskip("google.cloud.compute_v1")
 
@@ -128,24 +132,34 @@ def life(world: World) -> tuple[list[str], list[str]]:
 # -- whole lives ---------------------------------------------------------------------------------
 
 LIVES: dict[str, dict[str, Any]] = {
-    "prefix": {"unknown": "text", "prefix": "/some/prefix", "places": False},
-    "slash": {"unknown": "html", "prefix": "/some/prefix/", "links": LINKS[1], "looks": 3},
-    "gclouds way": {"unknown": "json", "prefix": "/x/compute/v1/", "looks": 0, "numbers": True},
-    "strange words": {"unknown": "flat", "page": 1, "more": True, "prefix": "/compute/v1"},
-    "late": {"unknown": "path", "lag": 4, "lingers": 3, "numbers": True},
+    "prefix": {"unknown": "text", "prefix": "/some/prefix", "places": False, "numbers": True},
+    "slash": {"unknown": "html", "prefix": "/a/prefix/", "links": LINKS[1], "page": 1, "looks": 3},
+    "as gcloud": {
+        "unknown": "flat",
+        "prefix": "/x/compute/v1/",
+        "looks": 0,
+        "lag": 4,
+        "lingers": 3,
+    },
     "no ids": {"unknown": 405, "zones": (A, B), "ids": False, "lingers": 4, "fades": "TERMINATED"},
-    "bad days": {"unknown": 501, "prefix": "/"},
+    "bad days": {"unknown": 501, "prefix": "/x/compute/v1", "lag": 2, "more": True},
 }
 
 
 @pytest.mark.parametrize("name", LIVES)
-def test_a_whole_life_where_little_is_known(tmp_path: Path, waiting: Waiting, name: str) -> None:
+def test_a_whole_life_where_little_is_known(
+    tmp_path: Path, waiting: Waiting, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     with Stranger(**LIVES[name]) as there:
         if name == "bad days":
             calls = sorted(KNOWN - {"instances.get", "firewalls.get", "operations.get"})
             there.bad = [Bad(one, 0) for one in calls if not one.endswith(".list")]
             there.bad += [Bad(one, status) for one in calls for status in (500, 429, 503)]
-        told, last = life(World(there, tmp_path))
+        world = World(there, tmp_path)
+        if name in ("as gcloud", "no ids"):
+            monkeypatch.setenv(ENDPOINT, there.url)
+            world.lab.write(endpoint=None)
+        told, last = life(world)
         assert all(one.times == 0 for one in there.bad)
         assert there.count("instances.bulkInsert") <= 3  # by each start once, and at the same time
     for kind in ("disk", "address", "placement policy"):
@@ -204,3 +218,132 @@ def test_what_is_only_asked(tmp_path: Path, waiting: Waiting, unknown: str | int
         assert all(one.why for one in told.prices)
         assert waiting.seconds < 10
     assert all(call.endswith((".get", ".list", "aggregatedList", "?")) for call in there.calls)
+
+
+# -- trouble ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "command", "unknown"),
+    [
+        ("instances.list", "start", "html"),
+        ("instances.list", "stop", "json"),
+        ("firewalls.insert", "start", "text"),
+        ("instances.insert", "start", "path"),
+        ("firewalls.patch", "start", "flat"),
+        ("firewalls.list", "stop", "path"),
+        ("firewalls.delete", "stop", "text"),
+        ("firewalls.delete", "stop", 501),
+        ("instances.stop", "pause", "flat"),
+        ("instances.delete", "stop", "json"),
+        ("instances.delete", "stop", 405),
+        ("instances.start", "start", "html"),
+    ],
+)
+def test_what_cannot_be_done_without_is_named(
+    tmp_path: Path, waiting: Waiting, call: str, command: str, unknown: str | int
+) -> None:
+    with Stranger(unknown=unknown, looks=0) as there:
+        world = World(there, tmp_path)
+        lab = world.lab
+        if command != "start" or call == "instances.start":
+            lab.start()
+        if call == "instances.start":
+            lab.pause()
+        if call == "firewalls.patch":
+            lab.start()
+            lab.write(own_address="10.9.8.9")
+        there.known -= {call}
+        with pytest.raises(ClusterError) as caught:
+            lab.provider().open_door() if call == "firewalls.patch" else getattr(lab, command)()
+        assert f"does not have the call {call}" in str(caught.value)
+        assert there.url in str(caught.value)
+        assert waiting.seconds < 150  # each machine is looked for, at the same time
+        there.known |= {call}
+        lab.stop()
+        world.nothing()
+
+
+def test_operations_that_cannot_be_looked_at(tmp_path: Path, waiting: Waiting) -> None:
+    with Stranger(known=KNOWN - {"operations.get"}, looks=2, lag=3, lingers=3) as there:
+        last = life(World(there, tmp_path))[1]
+    assert sum("does not tell how changes go on" in one for one in last) == 1
+    assert waiting.seconds < 120
+
+
+@pytest.mark.parametrize(("status", "body"), [(500, ""), (403, "{}"), (200, "<html>Hi!</html>")])
+def test_what_could_not_be_looked_at_is_not_called_gone(
+    tmp_path: Path, waiting: Waiting, status: int, body: str
+) -> None:
+    with Stranger(looks=0) as there:
+        world = World(there, tmp_path)
+        world.lab.start()
+        there.bad = [Bad("disks.aggregatedList", status, 999, body)]
+        with pytest.raises(ClusterError, match=r"disks\.aggregated_list"):
+            world.lab.stop()
+        there.bad.clear()
+        world.lab.stop()
+        world.nothing()
+
+
+@pytest.mark.parametrize("looks", [0, 2])
+def test_errors_of_operations_that_nobody_has_heard_of(
+    tmp_path: Path, waiting: Waiting, looks: int
+) -> None:
+    with Stranger(looks=looks, error=REFUSED) as there:
+        world = World(there, tmp_path)
+        with pytest.raises(ClusterError, match=r"NEVER_HEARD_OF: The moon is full\."):
+            world.lab.start()
+        world.nothing()
+
+
+@pytest.mark.parametrize("status", ["REPAIRING", "SUSPENDING", "NEVER_HEARD_OF"])
+def test_states_of_machines(tmp_path: Path, waiting: Waiting, status: str) -> None:
+    with Stranger(looks=0, more=True) as there:
+        world = World(there, tmp_path)
+        world.lab.start()
+        for zone, name in MINE:
+            there.instances[zone, name]["status"] = status
+        assert world.lab.plan().missing == ()  # it is there, and is not made twice
+        world.lab.stop()
+        world.nothing()
+
+
+def test_what_is_no_compute_engine(tmp_path: Path, waiting: Waiting) -> None:
+    with Stranger() as there:
+        lab = World(there, tmp_path).lab
+        there.bad = [Bad("instances.aggregatedList", 200, 999, "<html>Welcome!</html>")]
+        with pytest.raises(ClusterError, match="Is Compute Engine at this address"):
+            lab.start()
+
+
+def test_pages_without_end() -> None:
+    with Stranger() as there:
+        client = Client(REGION, PROJECT, endpoint=there.url, pause=lambda _: None)
+        there.bad = [Bad("firewalls.list", 200, 999, '{"nextPageToken": "again"}')]
+        with pytest.raises(ClusterError, match="has no end"):
+            client.pages("firewalls", "list")
+
+
+def test_types_of_which_a_part_is_told() -> None:
+    with Stranger(zones=(A, B)) as there:
+        cloud = GceCloud(Client(REGION, PROJECT, endpoint=there.url, pause=lambda _: None))
+        there.bad = [Bad("machineTypes.list", 200, 2, '{"items": [{"name": "g2-standard-24"}]}')]
+        (told,) = cloud.machine_types(["g2-standard-24"]).values()
+        assert (told.cpus, told.gpus, told.gpu, told.zones) == (24, 2, "NVIDIA L4", (A, B))
+        there.bad = [Bad("machineTypes.list", 200, 2, "{}")]
+        (told,) = cloud.machine_types(["a2-highgpu-2g"]).values()
+        assert (told.cpus, told.gpus, told.gpu, told.zones) == (24, 2, "NVIDIA A100 40GB", (A, B))
+
+
+def test_google_has_all_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not found there is trouble, however it is said."""
+    with Stranger() as there:
+        client = Client(REGION, PROJECT, endpoint=there.url, pause=lambda _: None)
+        made = client._client("instances")
+        monkeypatch.setattr(Client, "_client", lambda *_: made)
+        client.endpoint = None  # as far as it knows
+        with pytest.raises(ApiError) as caught:
+            scopes.instances(client)
+    assert not caught.value.lacking
+    assert there.calls == ["instances.aggregatedList"]

@@ -1,6 +1,7 @@
 """A Compute Engine that somebody else might write, as small as he gets along with: plain
-http.server, and nothing of `doubles.gce`. It checks nothing and filters nothing, and what it is
-like can be told: where it is, which calls it knows, how it answers the others, how it speaks.
+http.server, and nothing of `doubles.gce`. It checks nothing, a list that is to be filtered has
+nothing in it, and what it is like can be told: where it is, which calls it knows, how it answers
+the others, how it speaks.
 
     with Stranger(prefix="/some/prefix", unknown="html", page=1) as there:
         environment = {**os.environ, "CLUSTERKIT_GCE_ENDPOINT": there.url}
@@ -309,7 +310,8 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         begin = there.prefix.removesuffix("/").removesuffix("/compute/v1")
         path = url.path.removeprefix(begin) if url.path.startswith(f"{begin}/") else "?"
-        token = parse_qs(url.query).get("pageToken", [""])[0]
+        query = {key: texts[0] for key, texts in parse_qs(url.query).items()}
+        token = "999999" if "filter" in query else query.get("pageToken", "")
         match = _PATH.fullmatch(path)
         bad = there.befalls(_action(self.command, match.groupdict() if match else {}))
         if bad is not None and bad.status:

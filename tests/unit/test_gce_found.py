@@ -102,6 +102,12 @@ def test_states(status: str, state: str) -> None:
     assert found.instance(machine(status=status)).state == state
 
 
+def test_a_machine_that_is_suspended_is_kept() -> None:
+    way = {"provisioningModel": "SPOT", "instanceTerminationAction": "DELETE"}
+    assert found.instance(machine(status="STOPPING", scheduling=way)).state == "ending"
+    assert found.instance(machine(status="SUSPENDING", scheduling=way)).state == "stopping"
+
+
 def test_families_with_gpus_of_their_own_have_no_suffix() -> None:
     one = machine(machineType=f"{ZONE}/machineTypes/g2-standard-8")
     assert found.instance(one).type == "g2-standard-8"

@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from clusterkit.cluster.cloud.api import NoRegion
 from clusterkit.cluster.cloud.provider import CloudProvider
+from clusterkit.cluster.cloud_values import gce_endpoint
 from clusterkit.cluster.providers.gce import resources
+from clusterkit.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +50,7 @@ def connect(spec: GceSpec, say: Callable[[str], None] | None = None) -> Cloud:
     """The region of the settings, or gcloud's. Asks Google nothing yet.
 
     `say` is told, once, when Google asks to slow down. Raises ClusterError without the SDK or
-    credentials, UsageError without a project or a region.
+    credentials, UsageError without a project or a region, or for an endpoint that is no address.
     """
     from clusterkit.cluster.providers.gce import gcloud
     from clusterkit.cluster.providers.gce.client import Client
@@ -64,7 +66,7 @@ def connect(spec: GceSpec, say: Callable[[str], None] | None = None) -> Cloud:
     client = Client(
         region,
         spec.project or told.project or None,
-        endpoint=spec.endpoint or os.environ.get(ENDPOINT) or None,
+        endpoint=spec.endpoint or _endpoint(os.environ.get(ENDPOINT, "").strip()),
         credentials=str(spec.credentials) if spec.credentials is not None else None,
         say=say,
     )
@@ -72,3 +74,10 @@ def connect(spec: GceSpec, say: Callable[[str], None] | None = None) -> Cloud:
         spec.network, spec.subnetwork, spec.disk_type, spec.max_run, spec.connect == "public"
     )
     return GceCloud(client, choices)
+
+
+def _endpoint(named: str) -> str | None:
+    try:
+        return gce_endpoint(named) if named else None
+    except ValueError as error:
+        raise UsageError(f"{ENDPOINT}: {error}") from error

@@ -84,7 +84,8 @@ def instance(said: Any, scope: str = "") -> Instance:
     state = _STATES.get(str(said.status), "pending")
     marks = read(said.labels)
     spot = str(said.scheduling.provisioning_model) == "SPOT" or bool(said.scheduling.preemptible)
-    if state == "stopping" and spot and _goes_away(said):
+    suspended = str(said.status) == "SUSPENDING"  # then it is kept, whatever stops it
+    if state == "stopping" and spot and not suspended and _goes_away(said):
         state = "ending"
     nic = next(iter(said.network_interfaces), None)
     outside = next(iter(nic.access_configs), None) if nic is not None else None
