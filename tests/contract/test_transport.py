@@ -319,7 +319,9 @@ def test_a_stream_is_read_while_the_command_runs(transport: Transport) -> None:
 
 def test_leaving_a_stream_ends_its_command(transport: Transport, tmp_path: Path) -> None:
     begun = time.monotonic()
-    with transport.stream(["sh", "-c", "echo 1; cat; touch ended"]) as stream:
+    ended = tmp_path / "ended"
+    argv = ["sh", "-c", 'echo 1; cat; touch "$1"', "sh", str(ended)]
+    with transport.stream(argv) as stream:
         stream.readline()
     assert time.monotonic() - begun < 4
 

@@ -9,8 +9,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from doubles.aws import Aws
-from doubles.hosts import Hosts
+try:
+    from doubles.aws import Aws
+    from doubles.hosts import Hosts
+except ModuleNotFoundError as error:
+    sys.exit(f"{error}: the double needs what the tests need, `pip install '.[dev]'`")
 
 
 def main() -> None:

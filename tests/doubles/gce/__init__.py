@@ -258,7 +258,7 @@ class Gce:
             login=image["_login"],
             image=image["id"],
             share=self.share(one.get("labels", {})),
-            gpus=_gpus(*one["_gpus"]),
+            gpus=_gpus(*one["_gpus"], driver=image["_driver"]),
         )
 
         def failed() -> None:
@@ -352,9 +352,9 @@ def _by_cluster(labels: Mapping[str, str]) -> str:
     return "" if labels.get("clusterkit-group") == "builder" else labels.get("clusterkit-id", "")
 
 
-def _gpus(type_: str, count: int) -> Gpus | None:
+def _gpus(type_: str, count: int, *, driver: bool) -> Gpus | None:
     if not type_:
-        return None
+        return Gpus(0, "none", 0) if driver else None  # nvidia-smi is there, and finds none
     gpu = catalogue.GPUS[type_]
     return Gpus(count, gpu.name, gpu.memory)
 

@@ -62,6 +62,11 @@ class Image:
     cloud_init: bool = True
     login: str = "ubuntu"
 
+    @property
+    def driver(self) -> bool:
+        """Whether NVIDIA's is in it."""
+        return "-nvidia-" in self.family
+
 
 def _zones(*patterns: str) -> tuple[str, ...]:
     return tuple(z for z in ZONES if any(fnmatch.fnmatchcase(z, one) for one in patterns))

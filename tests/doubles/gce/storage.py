@@ -138,7 +138,7 @@ def insert_image(world: World, asked: Asked) -> Thing:
             "architecture": disk["architecture"], "diskSizeGb": disk["sizeGb"],
             "sourceDisk": disk["selfLink"], "sourceDiskId": disk["id"], "archiveSizeBytes": "0",
             "storageLocations": body.get("storageLocations", ["us"]),
-            "_cloud_init": source["_cloud_init"], "_login": source["_login"],
+            **{key: source[key] for key in ("_cloud_init", "_login", "_driver")},
             **{key: body[key] for key in ("family", "description") if key in body},
         },
     )  # fmt: skip
@@ -216,6 +216,6 @@ def _public(link: str, one: catalogue.Image) -> Thing:
         "diskSizeGb": str(one.disk), "architecture": one.arch, "storageLocations": ["us"],
         "labelFingerprint": "42WmSpB8rSM=", "licenses": [f"{project}/global/licenses/{one.family}"],
         "guestOsFeatures": [{"type": "UEFI_COMPATIBLE"}, {"type": "GVNIC"}],
-        "_cloud_init": one.cloud_init, "_login": one.login,
+        "_cloud_init": one.cloud_init, "_login": one.login, "_driver": one.driver,
     }  # fmt: skip
     return made
