@@ -836,6 +836,18 @@ def test_a_zone_that_cannot_be_reached(cloud: GceCloud, gce: Gce, launch: Wish) 
             ask()
 
 
+def test_a_list_of_all_zones_that_fails(asked: Asked, gce: Gce, launch: Wish) -> None:
+    """As it does while a zone of another region is not reached: this one's are asked for."""
+    made = asked.cloud.launch(launch(market="spot"))
+    gce.fault("*.aggregatedList", "unavailable", times=None)
+    assert {one.id for one in asked.cloud.instances(ID)} == {one.id for one in made}
+    kinds = {one.kind for one in asked.cloud.resources(ID)}
+    assert kinds == {"instance", "disk", "firewall rule"}
+    gce.fault("instances.list", "unavailable", times=None)
+    with pytest.raises(ClusterError, match=r"instances\.list"):
+        asked.cloud.instances(ID)
+
+
 def test_what_is_gone_does_not_keep_the_others(cloud: GceCloud, gce: Gce, launch: Wish) -> None:
     made = cloud.launch(launch())
     gone = replace(made[0], id="c-cpu-9/4711")
@@ -1136,6 +1148,10 @@ def test_prices(cloud: GceCloud, gce: Gce) -> None:
     assert cloud.image_price().amount == pytest.approx(0.05 / 730)
     assert cloud.address_price().amount == pytest.approx(0.005)
     assert gce.count("skus.list") == before
+    for kind, amount in {"pd-ssd": 0.17, "pd-standard": 0.04, "hyperdisk-balanced": 0.08}.items():
+        of_kind = Asked(gce, disk_type=kind).cloud.disk_price()
+        assert of_kind.amount == pytest.approx(amount / 730)
+        assert kind in of_kind.subject
 
 
 def test_prices_of_another_region(gce: Gce) -> None:

@@ -31,6 +31,7 @@ from clusterkit.cluster.providers.gce import (
     offers,
     resources,
     scopes,
+    words,
 )
 from clusterkit.cluster.providers.gce.catalog import Catalog
 from clusterkit.cluster.providers.gce.client import Client
@@ -174,7 +175,7 @@ class GceCloud(Cloud):
                 filter='operationType = "compute.instances.preempted"',
             )
         except ApiError as error:
-            if not self.client.lacks(error):
+            if not self.client.lacks(error) and not words.unclear(error.status):
                 raise
             return []
         ours = {key: value for key, value in marks.items() if key.startswith("clusterkit-")}
@@ -273,7 +274,7 @@ class GceCloud(Cloud):
     def disk_price(self) -> Price:
         from clusterkit.cluster.providers.gce import prices
 
-        return prices.disk_price(self._catalog)
+        return prices.disk_price(self._catalog, self._choices.disk_type)
 
     def image_price(self) -> Price:
         from clusterkit.cluster.providers.gce import prices

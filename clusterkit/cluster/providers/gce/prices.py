@@ -52,6 +52,13 @@ _WHOLE: Mapping[str, str] = {
     "f1-micro": "micro instance with burstable cpu",
     "g1-small": "small instance with 1 vcpu",
 }
+#: Kinds of disks -> what the SKU of their room is called.
+_DISKS: Mapping[str, str] = {
+    "pd-balanced": "balanced pd capacity",
+    "pd-ssd": "ssd backed pd capacity",
+    "pd-standard": "storage pd capacity",
+    "hyperdisk-balanced": "hyperdisk balanced capacity",
+}
 #: Series, and parts of them, whose SKUs are not named after them.
 _NAMED: Mapping[str, str] = {
     "n1": "n1 predefined instance",
@@ -109,9 +116,10 @@ def prices(
     return [_machine(price, described[price.subject], known) for price in asked]
 
 
-def disk_price(client: Catalog) -> Price:
+def disk_price(client: Catalog, kind: str = "auto") -> Price:
     """Of one GiB of a balanced persistent disk for an hour: a month's price by 730 hours."""
-    return _listed(client, "pd-balanced disk, 1 GiB", "balanced pd capacity")
+    kind = "pd-balanced" if kind == "auto" else kind
+    return _listed(client, f"{kind} disk, 1 GiB", _DISKS.get(kind, kind))
 
 
 def image_price(client: Catalog) -> Price:

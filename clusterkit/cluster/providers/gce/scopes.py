@@ -1,7 +1,9 @@
 """What is in the zones of a region, in the region, or global: all things of one kind.
 
 Google tells all in one call (`aggregatedList`). Another endpoint may have only the lists of each
-zone, and none of the zones: then the names that zones have are tried.
+zone, and none of the zones: then the names that zones have are tried. Google's call fails, too,
+where it does not reach a zone anywhere: compute_v1's documentation of `aggregated_list`. The lists
+of the zones of the region do not.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from clusterkit.cluster.providers.gce import words
 from clusterkit.cluster.providers.gce.client import Client
 from clusterkit.cluster.providers.gce.found import last
 from clusterkit.cluster.providers.gce.words import ApiError
@@ -87,7 +90,7 @@ def _things(client: Client, service: str, kind: str, filter_: str) -> Things:
         try:
             told = client.pages(service, "aggregated_list", **asked)
         except ApiError as error:
-            if not client.lacks(error):
+            if not client.lacks(error) and not words.unclear(error.status):
                 raise
         else:
             ours = [(scope, have) for scope, have in told if _ours(scope, client.region)]
