@@ -49,7 +49,8 @@ class Bad:
 @dataclass
 class Stranger:
     """`unknown` is how calls are answered that it does not know: "text", "html", "json" (Google's
-    shape), "flat" ({"error": "..."}), "path" (the path as a resource, in Google's words), 405, 501.
+    shape), "flat" ({"error": "..."}), "path" (the path as a resource, in Google's words), 405, 501,
+    or 200, with an empty answer.
 
     `looks` at an operation until it is done; `lag` lists until a new machine is shown; `lingers`
     lists that still show one that was deleted, as `fades`.
@@ -265,6 +266,8 @@ class Stranger:
                 return 404, {"error": f"no route for {verb} {path}"}
             case "path":
                 return _wrong(404, f"The resource '{path.partition('/v1/')[2]}' was not found")
+            case 200:
+                return 200, {}
             case int():
                 return self.unknown, _PAGE.format(self.unknown) if self.unknown == 501 else ""
         return 404, "404 page not found\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from clusterkit.cluster.cloud import api
@@ -64,7 +64,11 @@ def named(client: Client, name: str, arch: str) -> Image:
     project, path, login = _unseen(client, name, arch)
     unseen = f"the image {name} is taken unseen"
     try:
-        return _told(client, name, arch)
+        image = _told(client, name, arch)
+        if "/" in image.id:
+            return image
+        if image.id:  # without an address; it is where it was asked for
+            return replace(image, id=f"projects/{project}/global/images/{image.id}")
     except UsageError:
         if client.endpoint is None or _lists(client, project, unseen):
             raise

@@ -162,7 +162,7 @@ def _bulk(client: Client, launch: Launch, tries: int) -> bool:
     if not client.has(service, "bulk_insert"):
         return False
     try:
-        client.act(service, "bulk_insert", **request)
+        operation = client.act(service, "bulk_insert", **request)
     except OperationError:
         # Google ends what it has made when that is less than the least; seen to, not believed.
         made = [one for one in machines.launched(client, launch.token) if one.alive]
@@ -174,7 +174,7 @@ def _bulk(client: Client, launch: Launch, tries: int) -> bool:
         if not client.lacks(error):  # Google has it
             raise
         return False
-    return True
+    return bool(operation.name)  # others may say {} to anything
 
 
 def _zones(client: Client, launch: Launch) -> list[str]:

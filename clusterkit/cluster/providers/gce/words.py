@@ -89,13 +89,12 @@ class ApiError(GoogleError):
         self.what, self.status, self.code = what, status, reason
         self.said = short(said)
         self.unsure, self.lacking = False, lacking
-        told = advice(status, reason, said, project)
         if lacking:
-            told = (
-                f"{lacking} does not have the call {call(what)}, or nothing that it is about."
-                if status == 404
-                else f"{lacking} does not have the call {call(what)}."
-            )
+            thing = ", or nothing that it is about" if status == 404 else ""
+            absent = f"{lacking} does not have the call {call(what)}{thing}"
+            super().__init__(f"{absent} (HTTP {status}): {self.words}")
+            return
+        told = advice(status, reason, said, project)
         super().__init__(
             f"Google refused {what} in {where}: {self.words}" + (f" {told}" if told else "")
         )
