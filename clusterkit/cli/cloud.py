@@ -351,15 +351,17 @@ def image_remove_command(
     yes: bool,
     dry_run: bool,
 ) -> None:
-    """Remove saved images, with the disk snapshots behind them."""
+    """Remove saved images, by id or name, with the disk snapshots behind them."""
     from clusterkit.cluster.cloud import imaging
 
     where = _where(home, everywhere, provider, region, tell)
     asked = elsewhere.ask(where, lambda cloud: (cloud, cloud.images()), tell)
     there: dict[str, tuple[Cloud, Image]] = {}
-    for cloud, images in asked:
-        for image in images:
+    for cloud, several in asked:
+        for image in several:
             there.setdefault(image.id, (cloud, image))
+    images = [image for _, image in there.values()]
+    ids = tuple(dict.fromkeys(_image_id(one, images) for one in ids))
     unknown = [one for one in ids if one not in there]
     if unknown:
         raise ClusterError(
@@ -376,6 +378,12 @@ def image_remove_command(
     for id_ in ids:
         imaging.remove(*there[id_])
         click.echo(f"{id_} is removed.")
+
+
+def _image_id(said: str, images: Sequence[Image]) -> str:
+    """The id of an image that is named by its name, where one alone has it."""
+    named = [one.id for one in images if one.name == said]
+    return named[0] if len(named) == 1 else said
 
 
 def _fitting(home: Home) -> dict[tuple[str, str], list[str]]:

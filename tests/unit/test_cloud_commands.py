@@ -17,7 +17,7 @@ from clusterkit.cli import main
 from clusterkit.cli.cluster import agreement
 from clusterkit.cli.watch import Display
 from clusterkit.cluster import access, ending, facts, paused, stored
-from clusterkit.cluster.cloud import known, place
+from clusterkit.cluster.cloud import elsewhere, known, place
 from clusterkit.cluster.facts import Facts
 from clusterkit.cluster.providers import Machine, Plan
 from clusterkit.cluster.spec import Ec2Spec
@@ -188,6 +188,18 @@ def test_list_all_asks_every_region(clouds: Clouds, cloud: Memory, capsys: Said)
     code, out, err = run(capsys, "list", "--all")
     assert (code, err) == (0, "")
     assert "--provider ec2 --region eu-west-1" in out
+
+
+def test_a_place_with_two_names_is_asked_once(
+    home: Home, cloud: Memory, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the settings leave the project to gcloud, and a started cluster remembers it."""
+    monkeypatch.setattr(Memory, "place", "the same")
+    where = [elsewhere.named("ec2", region) for region in ("us-east-1", None)]
+    monkeypatch.setattr(elsewhere, "regions", lambda _: where)
+    code, out, err = run(capsys, "orphans")
+    assert code == 0, err
+    assert out.count("no orphans") == 1
 
 
 def test_what_is_known_here_is_not_elsewhere(home: Home, cloud: Memory, capsys: Said) -> None:
@@ -609,7 +621,8 @@ def test_images_are_listed_with_their_cost_and_removed(cloud: Memory, capsys: Sa
     assert code == 1
     assert "no saved image ami-2; there is ami-1" in err
     assert set(cloud.saved) == {"ami-1"}
-    assert run(capsys, "image", "remove", "ami-1", "--yes")[0] == 0
+    name = cloud.saved["ami-1"].name
+    assert run(capsys, "image", "remove", name, "ami-1", "--yes")[0] == 0
     assert cloud.saved == {}
 
 

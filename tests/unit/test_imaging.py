@@ -231,6 +231,32 @@ def test_killed_after_any_call_it_goes_on(cloud: Factory, save: Save, fatal: int
     assert cloud.launches <= 2
 
 
+def test_a_machine_that_is_seen_needs_no_answer(
+    cloud: Factory, save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the launch that was killed; a cloud would be waited for to show what was ended since."""
+    asked: list[str] = []
+    tokens: list[str] = []
+
+    def launched(token: str) -> list[Instance]:
+        asked.append(token)
+        return Factory.launched(cloud, token)
+
+    def killed(launch: Launch) -> list[Instance]:
+        tokens.append(launch.token)
+        Factory.launch(cloud, launch)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cloud, "launch", killed)
+        with pytest.raises(Killed):
+            save()
+    monkeypatch.setattr(cloud, "launched", launched)
+    save()
+    assert not set(asked) & set(tokens)
+    assert cloud.launches == 2
+
+
 def test_a_set_up_that_fails_leaves_no_machine(
     cloud: Factory, save: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from clusterkit.cluster.cloud.api import Instance
+from clusterkit.cluster.cloud.api import LAUNCH, Instance
 from clusterkit.cluster.cloud.door import Door
 from clusterkit.cluster.cloud.fleet import Fleet
 from clusterkit.cluster.cloud.launching import Order
@@ -68,6 +68,8 @@ class Builder:
         """End it, and forget how it was launched."""
         one = self.find()
         if one is not None:
+            # It is seen, so its request needs no answer, which would be waited for in vain.
+            self._where.intents.drop(one.labels.get(LAUNCH, ""))
             self._where.cloud.end([one])
             self._fleet.await_states([one.id], {"ended"})
             self._where.identity.forget(self._name)

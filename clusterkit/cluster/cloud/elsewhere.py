@@ -21,6 +21,7 @@ Warn = Callable[[str], None]
 #: Regions that are asked at the same time.
 _AT_ONCE = 16
 
+_S = TypeVar("_S")
 _T = TypeVar("_T")
 
 
@@ -105,11 +106,14 @@ def look(home: Home, where: Iterable[Region], warn: Warn) -> list[Found]:
 
 
 def ask(where: Iterable[Region], question: Callable[[Cloud], _T], warn: Warn) -> list[_T]:
-    """The answers of the regions, asked at the same time; one that gives none is warned of."""
+    """The answers of the regions, asked at the same time; one that gives none is warned of.
 
-    def one(region: Region) -> _T | None:
+    Each place is asked once, however it is named: the settings may leave the project to gcloud.
+    """
+
+    def tried(region: Region, act: Callable[[], _S]) -> _S | None:
         try:
-            return question(region.connect())
+            return act()
         except ClusterkitError as error:
             warn(f"{region.name} could not be asked: {_first(error)}")
             return None
@@ -118,7 +122,15 @@ def ask(where: Iterable[Region], question: Callable[[Cloud], _T], warn: Warn) ->
     if not several:
         return []
     with ThreadPoolExecutor(min(_AT_ONCE, len(several))) as pool:
-        return [answer for answer in pool.map(one, several) if answer is not None]
+        clouds = pool.map(lambda region: tried(region, region.connect), several)
+        places: dict[object, tuple[Region, Cloud]] = {}
+        for region, cloud in zip(several, clouds, strict=True):
+            if cloud is not None:
+                places.setdefault(cloud.place, (region, cloud))
+        answers = pool.map(
+            lambda one: tried(one[0], lambda: question(one[1])), list(places.values())
+        )
+        return [answer for answer in answers if answer is not None]
 
 
 def ids(home: Home) -> set[str]:

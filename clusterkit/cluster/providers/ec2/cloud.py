@@ -41,6 +41,10 @@ class Ec2Cloud(Cloud):
         self._roots: dict[str, str] = {}
         self._made: list[Resource] = []  # here, and not listed by AWS yet
 
+    @property
+    def place(self) -> object:
+        return (self.name, self.client.profile, self.region)
+
     def tell(self, say: Callable[[str], None]) -> None:
         self.client.say = say
 

@@ -71,6 +71,12 @@ class GceCloud(Cloud):
         self._leaving: set[str] = set()  # names of machines that were on their way out
         self._made: list[Resource] = []  # here, and not listed by Google yet
 
+    @property
+    def place(self) -> object:
+        client = self.client
+        who = getattr(client.credentials, "service_account_email", "")
+        return (self.name, client.endpoint, client.project, self.region, who)
+
     def tell(self, say: Callable[[str], None]) -> None:
         self.client.say = say
 
