@@ -709,6 +709,8 @@ def test_a_disk_that_a_type_does_not_take(gce: Gce) -> None:
         ("ZONE_RESOURCE_POOL_EXHAUSTED", "capacity"),
         ("QUOTA_EXCEEDED", "quota"),
         ("UNSUPPORTED_OPERATION", "unsupported"),
+        ("RESOURCE_NOT_FOUND", "capacity"),
+        ("RESOURCE_OPERATION_RATE_EXCEEDED", "capacity"),
     ],
 )
 def test_errors_of_operations(
@@ -719,6 +721,17 @@ def test_errors_of_operations(
         cloud.launch(launch())
     assert caught.value.kind == kind
     assert caught.value.advice
+
+
+def test_a_zone_that_is_known_to_be_empty_is_asked_once(
+    asked: Asked, gce: Gce, launch: Wish
+) -> None:
+    """Google looks at what there is before it takes a request for many."""
+    gce.fault("*.bulkInsert", "resourcePoolExhausted", times=None)
+    with pytest.raises(Refused, match="resourcePoolExhausted") as caught:
+        asked.cloud.launch(launch())
+    assert caught.value.kind == "capacity"
+    assert bulk_inserts(gce) == 1
 
 
 def test_an_operation_that_failed_for_another_reason(

@@ -104,6 +104,7 @@ def test_what_is_asked_again() -> None:
     assert not words.asks_to_slow_down(403, "forbidden")
     assert words.unclear(503)
     assert not words.unclear(501)
+    assert not words.unclear(503, "ZONE_RESOURCE_POOL_EXHAUSTED")
 
 
 def test_credentials_that_are_not_there() -> None:

@@ -46,6 +46,7 @@ _KINDS: dict[str, tuple[int, str, str, str]] = {
 _STATUS = {
     "alreadyExists": 409, "notFound": 404, "forbidden": 403, "quotaExceeded": 403,
     "conditionNotMet": 412, "backendError": 503, "rateLimitExceeded": 403,
+    "resourcePoolExhausted": 503, "insufficientCapacity": 503,
 }  # fmt: skip
 _WORDS = {
     "resourceInUseByAnotherResource": "The resource '{action}' is already being used by another.",

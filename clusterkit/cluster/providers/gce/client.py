@@ -270,7 +270,7 @@ class Client:
                 answer = ask(request=dict(request), retry=None, timeout=_READ)
             except exceptions.GoogleAPICallError as error:
                 found = self._error(what, error, request)
-                unsure = unsure or words.unclear(found.status)
+                unsure = unsure or words.unclear(found.status, found.code)
                 found.unsure = unsure
                 if words.asks_to_slow_down(found.status, found.code):
                     pauses = throttled
@@ -279,7 +279,7 @@ class Client:
                         f"Google asks to slow down ({found.code or found.status}); it is asked "
                         f"again, more and more slowly, for {_THROTTLED / 60:g} minutes at most",
                     )
-                elif not words.unclear(found.status):
+                elif not words.unclear(found.status, found.code):
                     raise found from error
                 ends: tuple[ClusterError, Exception] = (found, error)
             except (requests.RequestException, auth.TransportError) as error:

@@ -14,11 +14,17 @@ from clusterkit.cluster.cloud.api import CHECKED
 from clusterkit.cluster.providers.gce.quotas import page
 from clusterkit.errors import ClusterError
 
-#: Codes inside operations: code -> kind of `api.Refused`. The next candidate is tried after each.
+#: Codes inside operations, and reasons of calls: code -> kind of `api.Refused`. The next candidate
+#: is tried after each. UNSUPPORTED_OPERATION is also said of a machine that is preempted while it
+#: is made, and so is RESOURCE_NOT_FOUND (`refusal_kind`): skypilot-org/skypilot#1797.
 REFUSALS: Mapping[str, str] = {
     "ZONE_RESOURCE_POOL_EXHAUSTED": "capacity",
     "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS": "capacity",
     "RESOURCE_POOL_EXHAUSTED": "capacity",
+    "REGION_RESOURCE_POOL_EXHAUSTED": "capacity",
+    "resourcePoolExhausted": "capacity",
+    "insufficientCapacity": "capacity",
+    "RESOURCE_OPERATION_RATE_EXCEEDED": "capacity",
     "IP_SPACE_EXHAUSTED": "capacity",
     "IP_SPACE_EXHAUSTED_WITH_DETAILS": "capacity",
     "VM_MIN_COUNT_NOT_REACHED": "capacity",
@@ -149,6 +155,8 @@ def refusal_kind(error: GoogleError) -> str:
         return REFUSALS[error.code]
     if error.code in _QUOTAS:
         return "quota"
+    if isinstance(error, OperationError) and error.code in _GONE:
+        return "capacity"
     if not isinstance(error, ApiError) or error.status in (400, 404):
         return "unsupported" if _NOT_HERE.search(error.said) else ""
     return ""
@@ -173,9 +181,9 @@ def asks_to_slow_down(status: int, reason: str) -> bool:
     return status == 429 or (status == 403 and reason in _SLOWER)
 
 
-def unclear(status: int) -> bool:
+def unclear(status: int, reason: str = "") -> bool:
     """Whether it is open what became of the call: an error on Google's side that is no refusal."""
-    return status in (500, 502, 503, 504)
+    return status in (500, 502, 503, 504) and reason not in REFUSALS
 
 
 def advice(status: int, reason: str, said: str, project: str) -> str:
