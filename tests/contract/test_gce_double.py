@@ -720,7 +720,10 @@ def test_addresses_and_policies(gce: Gce, ask: Asker) -> None:
     ask.act("ResourcePolicies", "insert", region=REGION, resource_policy_resource=policy)
     assert gce.left() == ["address a", "resourcePolicy p"]
     links = [one.self_link for one in ask("ResourcePolicies", "list", region=REGION)]
-    ask.insert(type_="n2-standard-2", resource_policies=links)
+    near = {"type_": "n2-standard-2", "resource_policies": links}
+    with pytest.raises(exceptions.BadRequest, match="automaticRestart"):
+        ask.insert(**near)
+    ask.insert(scheduling={"automatic_restart": False}, **near)
     with pytest.raises(exceptions.BadRequest, match="already being used by"):
         ask.act("ResourcePolicies", "delete", region=REGION, resource_policy="p")
     ask.act("Instances", "delete", zone=ZONE, instance="one")

@@ -98,6 +98,19 @@ def test_a_newcomer_is_told_what_to_do(status: int, reason: str, said: str, told
     assert said in str(error)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Machine type with name 'g2-standard-8' does not exist in zone 'us-central1-f'.",
+        "[pd-standard] features are not compatible for creating instance.",
+        "Placement policies are not supported for this machine type.",
+        "No more than 0 instances of machine type a3-highgpu-8g can be created with this policy.",
+    ],
+)
+def test_a_type_that_will_not_do_leads_to_the_next_one(said: str) -> None:
+    assert words.refusal_kind(refused(400, "invalid", said)) == "unsupported"
+
+
 def test_what_is_asked_again() -> None:
     assert words.asks_to_slow_down(429, "")
     assert words.asks_to_slow_down(403, "rateLimitExceeded")

@@ -50,7 +50,10 @@ class Plan:
         self.policies = [
             network.policy(world, self.region, one) for one in said.get("resourcePolicies", ())
         ]
-        if self.policies and self.type.family in ("e2", "n1", "t2a", "t2d"):
+        if self.policies and self.scheduling["automaticRestart"]:
+            raise _wrong("scheduling.automaticRestart", "", "It must be false with a placement "
+                         "policy.")  # fmt: skip
+        if self.policies and self.type.family in ("e2", "n1", "n4", "c4a", "t2a", "t2d"):
             raise _wrong("resourcePolicies", self.type.family, "Placement policies are not "
                          "supported for this machine type.")  # fmt: skip
         self.disks = [self._disk(number, one) for number, one in enumerate(said.get("disks", ()))]

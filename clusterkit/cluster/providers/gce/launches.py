@@ -83,7 +83,8 @@ def properties(launch: Launch) -> dict[str, Any]:
     disk = gce_disk_type(site.get("disk type") or "auto", type_)
     scheduling: dict[str, Any] = {
         "on_host_maintenance": "TERMINATE" if spot or gpus or gpu or near else "MIGRATE",
-        "automatic_restart": not spot and not site.get("max run"),
+        # Not with a placement: GoogleCloudPlatform/cluster-toolkit, modules/compute/vm-instance.
+        "automatic_restart": not (spot or near or site.get("max run")),
         "provisioning_model": "SPOT" if spot else "STANDARD",
     }
     if spot:

@@ -37,7 +37,8 @@ _OUTER = "VM_MIN_COUNT_NOT_REACHED"
 #: What is said of a type, or of GPUs, that a zone does not have.
 _NOT_HERE = re.compile(
     r"(machine type|(machine|accelerator)types/).*(does not exist|not found)"
-    r"|not (available|supported) in|not compatible (for|with)",
+    r"|not (available|supported) (in|for)|not compatible (for|with)"
+    r"|instances of machine type .* can be created with this policy",
     re.IGNORECASE,
 )
 #: Reasons of an error with HTTP 403 that mean: ask later.
