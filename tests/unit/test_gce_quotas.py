@@ -117,6 +117,12 @@ def test_the_metric_of_the_cpus(name: str, spot: bool, metric: str) -> None:
     assert quotas.cpu_metric(name, "spot" if spot else "on-demand", limits) == metric
 
 
+def test_e2_has_a_metric_of_its_own_in_some_projects() -> None:
+    limits = {**LIMITS, "E2_CPUS": (8.0, 0.0)}
+    assert quotas.cpu_metric("e2-standard-4", "on-demand", limits) == "E2_CPUS"
+    assert quotas.cpu_metric("n1-standard-4", "on-demand", limits) == "CPUS"
+
+
 @pytest.mark.parametrize(
     ("name", "gpu", "model", "count"),
     [

@@ -17,7 +17,8 @@ from clusterkit.cluster.cloud.api import MachineType, Market, Need, Quota
 from clusterkit.cluster.cloud_values import gce_disk_type
 from clusterkit.errors import ClusterkitError
 
-#: Series whose CPUs count against CPUS; those of the others have a metric of their own.
+#: Series whose CPUs count against CPUS; those of the others have a metric of their own. E2 has one
+#: in some projects.
 _COMMON = ("e2", "f1", "g1", "n1", "custom")
 #: Machine types with GPUs in them -> the model in the metric's name.
 _BUILT_IN: Mapping[str, str] = {
@@ -189,7 +190,8 @@ def cpu_metric(type_name: str, market: Market, limits: Limits) -> str:
     if market == "spot" and _given("PREEMPTIBLE_CPUS", limits):
         return "PREEMPTIBLE_CPUS"
     series = type_name.partition("-")[0]
-    return "CPUS" if series in _COMMON else f"{series.upper()}_CPUS"
+    own = f"{series.upper()}_CPUS"
+    return "CPUS" if series in _COMMON and own not in limits else own
 
 
 def gpu_metric(model: str, market: Market, limits: Limits) -> str:
