@@ -296,6 +296,24 @@ def gce_disk_type(wished: str, machine_type: str) -> str:
     """
     if wished != "auto":
         return wished
+    return "hyperdisk-balanced" if _late(machine_type) else "pd-balanced"
+
+
+def gce_takes(disk_type: str, machine_type: str) -> bool:
+    """Whether a machine type may boot from this kind of disk; True where that is not certain."""
+    if disk_type.startswith("hyperdisk-"):
+        return not machine_type.startswith(("e2-", "n1-"))
+    return disk_type == "auto" or not _late(machine_type)
+
+
+def gce_places(machine_type: str) -> bool:
+    """Whether machines of this type may be put close together; True where that is not certain.
+
+    Source: cloud.google.com/compute/docs/instances/use-compact-placement-policies
+    """
+    return not machine_type.startswith(("e2-", "n1-"))
+
+
+def _late(machine_type: str) -> bool:
     series = re.match(r"[a-z]+([0-9]+)", machine_type)
-    late = machine_type.startswith("a3-ultragpu-") or (series is not None and int(series[1]) >= 4)
-    return "hyperdisk-balanced" if late else "pd-balanced"
+    return machine_type.startswith("a3-ultragpu-") or (series is not None and int(series[1]) >= 4)

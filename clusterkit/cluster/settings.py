@@ -16,9 +16,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from clusterkit import yaml12
-from clusterkit.cluster import values
+from clusterkit.cluster import cloud_values, values
 from clusterkit.cluster.slurm_keys import Refused
-from clusterkit.cluster.spec import SPECS, Built, CloudSpec, Spec, SshSpec
+from clusterkit.cluster.spec import SPECS, Built, CloudSpec, GceSpec, Spec, SshSpec
 from clusterkit.cluster.values import either, shown, unknown
 from clusterkit.yaml12 import Document, Node, Scalar
 
@@ -160,6 +160,8 @@ def _cluster(tree: _Tree, name: str, data: Any) -> Spec | None:
     if issubclass(model, CloudSpec):
         _check_least(tell, data)
         _check_zones(tell, model, data)
+    if issubclass(model, GceSpec):
+        _check_types(tell, data)
     _check_files(tell, model, tree.folder, data)
     return spec
 
@@ -382,6 +384,35 @@ def _check_zones(tell: Tell, model: type[CloudSpec], data: Mapping[str, Any]) ->
                     f"{zone} is in {own}, and {reason} says {region}; a cluster is in one region",
                 )
                 break
+
+
+def _check_types(tell: Tell, data: Mapping[str, Any]) -> None:
+    """What Google's machine types never take, which it would say after the first were launched."""
+    groups = data.get("workers")
+    places: list[tuple[Where, Any]] = [(("head",), data.get("head"))]
+    if isinstance(groups, dict):
+        places += [(("workers", name), group) for name, group in groups.items()]
+    disk = data.get("disk_type")
+    for where, part in places:
+        if not isinstance(part, dict):
+            continue
+        types = part.get("types")
+        names = [one for one in (types if isinstance(types, list) else [types])
+                 if isinstance(one, str)]  # fmt: skip
+        apart = [one for one in names if not cloud_values.gce_places(one)]
+        if part.get("placement") is True and apart:
+            tell(
+                (*where, "placement"),
+                f"Google does not put {', '.join(apart)} close together; take `placement` out, or "
+                "other types",
+            )
+        strange = [one for one in names if not cloud_values.gce_takes(str(disk or "auto"), one)]
+        if strange:
+            tell(
+                ("disk_type",),
+                f"{', '.join(strange)} ({dotted(where)}) cannot have {disk}; with `auto` each type "
+                "gets what it takes",
+            )
 
 
 def _check_files(tell: Tell, model: type[Spec], folder: Path, data: Mapping[str, Any]) -> None:

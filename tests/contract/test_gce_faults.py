@@ -374,8 +374,24 @@ def test_a_project_that_lets_nobody_in_in_the_middle_of_the_end(
         ),
         ({"head": {"types": ["e2-medum"]}}, "e2-medum.*e2-medium"),
         ({"workers": {"types": [TYPE, "c2-standrad-4"]}}, f"c2-standrad-4.*{TYPE}"),
-        ({"workers": {"types": ["n1-standard-8+nvidia-tesla-t5:1"]}}, "nvidia-tesla-t5.*tesla-t4"),
+        (
+            {"workers": {"types": ["n1-standard-8+nvidia-tesla-t5:1"], "placement": False}},
+            "nvidia-tesla-t5.*tesla-t4",
+        ),
+        (
+            {"workers": {"types": ["n1-standard-8+nvidia-tesla-t4:8"], "placement": False}},
+            "a machine has 4 of nvidia-tesla-t4 at most",
+        ),
         ({"image": "family/ubuntu-2404"}, "ubuntu-2404"),
+        (
+            {
+                "head": {"types": ["e2-medum"]},
+                "image": "family/nope",
+                "network": "nowhere",
+                "workers": {"zones": [f"{REGION}-z"]},
+            },
+            "e2-medum.*workers.cpu.zones.*image: .*nope.*network: .*nowhere",
+        ),
         ({"head": {"types": [HEAD], "zones": [f"{REGION}-z"]}}, f"{REGION}-z.*{A}"),
     ],
 )
@@ -393,9 +409,9 @@ def test_what_there_is_not_is_refused_before_anything_is_made(
 @pytest.mark.parametrize("key", ["network", "subnetwork"])
 def test_a_network_that_there_is_not(gce: Gce, lab: Computer, waiting: Waiting, key: str) -> None:
     lab.write(**{key: "nowhere"})
-    with pytest.raises(ClusterError, match=f"{key}s/nowhere' was not found"):
+    with pytest.raises(UsageError, match=f"{key}s/nowhere' was not found.*list --project"):
         lab.start()
-    assert not ever(gce)
+    assert not [one.action for one in gce.calls if not looks(one.action)]
     nothing(gce)
 
 

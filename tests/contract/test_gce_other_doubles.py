@@ -11,7 +11,7 @@ from typing import Any
 import gce_cluster
 import pytest
 from doubles.strangers_gce import KNOWN, PROJECT, Bad, Stranger
-from gce_cluster import REGION, A, B, Computer, Waiting
+from gce_cluster import REGION, TYPE, A, B, Computer, Waiting
 
 from clusterkit.cluster import looking
 from clusterkit.cluster.cloud import adopting, doctor, pricelist
@@ -82,7 +82,7 @@ class World:
 
     def computer(self, name: str) -> Computer:
         made = Computer(self.root / name, **self.settings)
-        made.write({"types": [T4]})
+        made.write({"types": [T4], "placement": False})
         return made
 
     def states(self) -> dict[str, str]:
@@ -309,6 +309,22 @@ def test_states_of_machines(tmp_path: Path, waiting: Waiting, status: str) -> No
         for zone, name in MINE:
             there.instances[zone, name]["status"] = status
         assert world.lab.plan().missing == ()  # it is there, and is not made twice
+        world.lab.stop()
+        world.nothing()
+
+
+@pytest.mark.parametrize("unknown", ["text", 405])
+def test_machines_that_cannot_be_put_close_together(
+    tmp_path: Path, waiting: Waiting, unknown: str | int
+) -> None:
+    with Stranger(unknown=unknown, looks=0) as there:
+        world = World(there, tmp_path)
+        world.lab.write({"types": [TYPE], "placement": True})
+        told = world.lab.start()
+        words = "does not have resourcePolicies.insert: machines are not put close together"
+        assert sum(words in one for one in told) == 1
+        world.running()
+        assert not any("resourcePolicies" in one for one in there.instances[A, "lab-cpu-1"])
         world.lab.stop()
         world.nothing()
 

@@ -89,6 +89,9 @@ class World(Cloud):
         self.limits: dict[str, int] = {}
         self.amounts: dict[tuple[str, str, str], float | None] = {}
         self.saved: list[Image] = []
+        #: Names of images that there are not; what is wrong besides.
+        self.no_images: set[str] = set()
+        self.wrong: list[str] = []
         #: Seconds until what was made is shown; until machines run, are off, have ended.
         self.lag, self.boot, self.halt, self.dying = 0.0, 2.0, 2.0, 2.0
         #: Seconds for which a thing is shown that was deleted.
@@ -184,8 +187,13 @@ class World(Cloud):
         self._asked("zones")
         return self.usable
 
+    def flaws(self) -> list[str]:
+        return self.wrong
+
     def image(self, name: str, arch: str) -> Image:
         self._asked("image")
+        if name in self.no_images:
+            raise UsageError(f"{self.region} has no image {name}")
         return Image(
             f"ami-{arch}", name, arch, "ubuntu", disk=8, made=datetime(2026, 11, 1, tzinfo=UTC)
         )

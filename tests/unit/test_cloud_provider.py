@@ -216,6 +216,22 @@ def test_what_can_never_be_is_refused_at_once_with_all_problems(
     assert "different processors" in told
 
 
+def test_types_that_are_not_there_hide_no_other_problem(tmp_path: Path, world: World) -> None:
+    spec = settings(
+        image="ubuntu-22.04",
+        head={"types": ("smal",)},
+        workers={"cpu": {"types": ("gpu", "gpuu"), "zones": ("west-a",)}},
+    )
+    world.wrong = ["network: there is none"]
+    world.no_images = {"ubuntu-22.04"}
+    with pytest.raises(UsageError) as caught:
+        Computer(tmp_path, world, spec).provider().plan()
+    _, *told = str(caught.value).splitlines()
+    assert [line.split(":")[0].strip() for line in told] == [
+        "types", "workers.cpu.zones", "image", "network"]  # fmt: skip
+    assert world.launches == []
+
+
 def test_a_name_that_another_cluster_has_is_refused_before_any_question(
     lab: Computer, tmp_path: Path
 ) -> None:

@@ -290,3 +290,32 @@ def test_all_zones_are_in_one_region() -> None:
     assert "`region` says us-east1" in told(body + "region: us-east1")[0]
     (twice,) = told(GCE.replace("[g2-standard-8]", f"[{T4}, {T4}]"))
     assert twice.endswith(f"{T4} is there twice; keep one")
+
+
+@pytest.mark.parametrize(
+    ("group", "more", "problem"),
+    [
+        (f"types: [{T4}], placement: true", "", f"does not put {T4} close together"),
+        ("types: [c3-standard-4, e2-medium], placement: true", "", "does not put e2-medium close"),
+        (f"types: {T4}", "disk_type: hyperdisk-balanced", f"{T4} (workers.a) cannot have hyper"),
+        ("types: c4-standard-4", "disk_type: pd-ssd", "c4-standard-4 (workers.a) cannot have pd"),
+    ],
+)
+def test_what_a_machine_type_never_takes(group: str, more: str, problem: str) -> None:
+    body = "provider: gce\nhead: {types: c3-standard-4}\nworkers:\n"
+    found = told(f"{body}  a: {{count: 2, {group}}}\n{more}\n")
+    assert [problem in one for one in found] == [True]
+
+
+@pytest.mark.parametrize(
+    ("group", "more"),
+    [
+        ("types: c3-standard-4, placement: true", ""),
+        (f"types: [{T4}], placement: false", ""),
+        ("types: c4-standard-4", "disk_type: auto"),
+        ("types: n2-standard-4", "disk_type: pd-ssd"),
+    ],
+)
+def test_what_a_machine_type_takes(group: str, more: str) -> None:
+    body = "provider: gce\nhead: {types: c3-standard-4}\nworkers:\n"
+    cluster(f"{body}  a: {{count: 2, {group}}}\n{more}\n")

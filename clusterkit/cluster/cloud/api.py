@@ -263,6 +263,12 @@ class Cloud(abc.ABC):
         """An address of the network that machines are put in; "" when that is not known."""
         return ""
 
+    def flaws(self) -> list[str]:
+        """Why the settings can never be had here, beside types, zones and images. Raises nothing
+        where that is not known.
+        """
+        return []
+
     @abc.abstractmethod
     def image(self, name: str, arch: str) -> Image:
         """The newest image of that name (`ubuntu-24.04`, ...), or of that id. Raises UsageError."""

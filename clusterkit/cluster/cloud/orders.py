@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from clusterkit.cluster.cloud import imaging
-from clusterkit.cluster.cloud.api import Candidate, Image, Instance, MachineType, Market
+from clusterkit.cluster.cloud.api import Candidate, Cloud, Image, Instance, MachineType, Market
 from clusterkit.cluster.cloud.launching import Order
 from clusterkit.cluster.cloud.whereabouts import Whereabouts
 from clusterkit.cluster.cloud.wishes import (
@@ -37,6 +38,19 @@ class Known:
     zones: tuple[str, ...]
 
 
+def _types(cloud: Cloud, names: Sequence[str]) -> tuple[Mapping[str, MachineType], list[str]]:
+    """Those that the region has, and what it says of the others."""
+    try:
+        return cloud.machine_types(names), []
+    except UsageError as error:
+        told = str(error)
+    found: dict[str, MachineType] = {}
+    for name in names:
+        with suppress(UsageError):
+            found |= cloud.machine_types([name])
+    return found, [f"types: {told}"]
+
+
 class Orders:
     """Those of one cluster."""
 
@@ -44,19 +58,24 @@ class Orders:
         self._where = where
         self._cluster, self._settings = where.cluster, where.settings
         self._images: dict[tuple[str, str], Image] = {}
+        self._plain: dict[str, Image] = {}
 
     @cached_property
     def known(self) -> Known:
         """Raises UsageError with all that can never be had in this region."""
-        wished = wishes(self._settings)
+        cloud, wished = self._where.cloud, wishes(self._settings)
         names = sorted({name for wish in wished for name in wish.types})
-        types = self._where.cloud.machine_types(names)
-        zones = self._where.cloud.zones()
-        found = [
-            problem
-            for wish in wished
-            for problem in problems(wish, types, zones, self._where.cloud.region)
+        zones = cloud.zones()
+        types, found = _types(cloud, names)
+        found += [
+            problem for wish in wished for problem in problems(wish, types, zones, cloud.region)
         ]
+        for arch in sorted({one.arch for one in types.values()}):
+            try:
+                self._named(arch)
+            except UsageError as error:
+                found.append(f"image: {error}")
+        found += cloud.flaws()
         if found:
             lines = "\n".join(f"  {problem}" for problem in found)
             raise UsageError(
@@ -148,7 +167,7 @@ class Orders:
         wished = self._settings.image
         key = (wished, arch)
         if key not in self._images:
-            named = self._where.cloud.image(wished, arch)
+            named = self._named(arch)
             if self._settings.saved_image == "auto":
                 digest = imaging.digest(self._settings, wished, arch)
                 own = imaging.fitting(self._saved, digest, arch)
@@ -162,6 +181,12 @@ class Orders:
                     named = replace(best, name=named.name, login=best.login or named.login)
             self._images[key] = named
         return self._images[key]
+
+    def _named(self, arch: str) -> Image:
+        """The image of the settings. Raises UsageError."""
+        if arch not in self._plain:
+            self._plain[arch] = self._where.cloud.image(self._settings.image, arch)
+        return self._plain[arch]
 
     def _has_gpus(self, arch: str) -> bool:
         types = self.known.types

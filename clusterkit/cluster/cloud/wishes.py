@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clusterkit.cluster.cloud.api import Candidate, MachineType, Market
 from clusterkit.cluster.spec import CloudSpec
@@ -133,8 +133,9 @@ def nearness(
 def problems(
     wish: Wish, types: Mapping[str, MachineType], zones: Collection[str], region: str
 ) -> list[str]:
-    """Why this wish can never be met in this region."""
+    """Why this wish can never be met in this region; nothing of types that it does not have."""
     key = wish.group if wish.group == HEAD else f"workers.{wish.group}"
+    wish = replace(wish, types=tuple(name for name in wish.types if name in types))
     found = []
     unknown = [zone for zone in wish.zones if zone not in zones]
     if unknown:
@@ -142,7 +143,7 @@ def problems(
             f"{key}.zones: {', '.join(unknown)}: not in {region}, or without a network there; it "
             f"has {', '.join(sorted(zones)) or 'none'}"
         )
-    elif not candidates(wish, types, zones, {}):
+    elif wish.types and not candidates(wish, types, zones, {}):
         offered = "; ".join(
             f"{name} is offered in {', '.join(types[name].zones) or 'no zone'}"
             for name in wish.types

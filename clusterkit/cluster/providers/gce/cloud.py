@@ -125,6 +125,12 @@ class GceCloud(Cloud):
         except ClusterkitError:
             return ""
 
+    def flaws(self) -> list[str]:
+        from clusterkit.cluster.providers.gce import doctor
+
+        told = doctor.flaw(self.client, self._choices.network, self._choices.subnetwork)
+        return [f"network: {told}"] if told else []
+
     def image(self, name: str, arch: str) -> Image:
         if (name, arch) not in self._images:
             self._images[name, arch] = images.named(self.client, name, arch)

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from clusterkit.cluster.cloud.api import Finding
@@ -211,7 +212,34 @@ def _region(client: Client) -> Finding:
     return Finding("region", "good", f"{name} is up" + (f": {zones}" if zones else ""))
 
 
+def flaw(client: Client, network: str | None, subnetwork: str | None) -> str:
+    """Why machines can never be put into the network of the settings; "" also when not known."""
+    try:
+        found = _looked(client, network, subnetwork, lambda _: Finding("network", "good", ""))
+        if found.verdict != "bad":
+            return ""
+        # Another endpoint than Google's may know nothing of networks, and need none.
+        if client.endpoint and not client.pages("subnetworks", "list", region=client.region):
+            return ""
+    except ClusterkitError:
+        return ""
+    return f"{found.words} {found.advice}"
+
+
 def _network(client: Client, network: str | None, subnetwork: str | None) -> Finding:
+    try:
+        return _looked(client, network, subnetwork, partial(_addresses, client))
+    except ClusterkitError as error:
+        return _bad(client, "network", error)
+
+
+def _looked(
+    client: Client,
+    network: str | None,
+    subnetwork: str | None,
+    there: Callable[[Any], Finding],
+) -> Finding:
+    """`there` says more of the subnetwork. Raises ClusterkitError where none can be looked at."""
     try:
         if subnetwork is not None:
             path = networks.subnetwork_path(client, subnetwork)
@@ -222,11 +250,11 @@ def _network(client: Client, network: str | None, subnetwork: str | None) -> Fin
             if network is not None and last(network) != theirs:
                 told = f"the subnetwork {subnetwork} is of {theirs}, not of {last(network)}"
                 return Finding("network", "bad", told, "Correct `network:` in the settings.")
-            return _addresses(client, found)
+            return there(found)
         path = networks.path_of(client, network, None)
         project, name = path.split("/")[1], last(path)
-        there = client.call("networks", "get", project=project, network=name)
-        if "auto_create_subnetworks" in there and not there.auto_create_subnetworks:
+        whole = client.call("networks", "get", project=project, network=name)
+        if "auto_create_subnetworks" in whole and not whole.auto_create_subnetworks:
             told = f"{name} has subnetworks that were made by hand (custom mode)"
             advice = "Name the one to take as `subnetwork:` in the settings."
             return Finding("network", "bad", told, advice)
@@ -235,12 +263,12 @@ def _network(client: Client, network: str | None, subnetwork: str | None) -> Fin
         if isinstance(error, ApiError) and error.status == 404 and not error.lacking:
             advice = _network_advice(client, network, subnetwork)
             return Finding("network", "bad", error.words, advice)
-        return _bad(client, "network", error)
+        raise
     mine = [one for one in some if str(one.network).endswith(path)]
     if not mine:
         told = f"{name} has no subnetwork in {client.region}"
         return Finding("network", "bad", told, "Name another `network:`, or a `subnetwork:`.")
-    return _addresses(client, mine[0])
+    return there(mine[0])
 
 
 def _network_advice(client: Client, network: str | None, subnetwork: str | None) -> str:

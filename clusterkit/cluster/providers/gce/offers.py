@@ -86,6 +86,10 @@ def machine_types(
                 every = {one for have in gpus.values() for one in have}
                 missing.append(f"{gpu}{_near(gpu, every)}")
                 continue
+            most = max(int(gpus[zone][gpu].maximum_cards_per_instance) for zone in with_gpu)
+            if 0 < most < count:
+                missing.append(f"{name} (a machine has {most} of {gpu} at most)")
+                continue
             found = {zone: one for zone, one in found.items() if zone in with_gpu}
         made[name] = _machine_type(name, gpu, count, found, next(_any(types, type_)))
     if missing:
