@@ -7,6 +7,7 @@ without asking, an old one when the cloud does not answer, with its age; a very 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -71,13 +72,20 @@ class Prices:
     """The prices of one provider, asked for as rarely as they change.
 
     `folder` is that of all prices in the user's data folder; when it cannot be written, every
-    question goes to the cloud.
+    question goes to the cloud. What another `server` than the provider's own says, such as a test
+    double, is kept apart.
     """
 
     def __init__(
-        self, folder: Path, provider: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        folder: Path,
+        provider: str,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        server: str = "",
     ) -> None:
-        self._folder, self._provider, self._now = folder, provider, now
+        self._folder, self._now = folder, now
+        digest = hashlib.sha256(server.encode()).hexdigest()[:12]
+        self._name = f"{provider}-at-{digest}" if server else provider
 
     def of(
         self,
@@ -173,7 +181,7 @@ class Prices:
         return Price(name, None, zone, market, region=region, why=why)
 
     def _file(self, region: str) -> Path:
-        return self._folder / f"{self._provider}-{region}.json"
+        return self._folder / f"{self._name}-{region}.json"
 
     def _read(self, region: str) -> dict[_Key, Price]:
         """What is kept; a file that is missing or damaged holds nothing."""

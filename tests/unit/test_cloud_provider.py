@@ -169,6 +169,21 @@ def test_a_plan_tells_machines_prices_quotas_door_and_asks(lab: Computer) -> Non
     assert place.read(lab.folder, lab.identity().id) is None
 
 
+def test_machines_of_types_that_the_settings_no_longer_name(lab: Computer) -> None:
+    """How others are had is not the same for workers and the head."""
+    lab.start()
+    workers = {"cpu": {"types": ("big",)}}
+    lab.spec = settings(workers=workers)
+    (note,) = lab.provider().plan().notes
+    assert note.startswith("lab-cpu-1 is small, lab-cpu-2 is small, which the settings")
+    assert "`clusterkit resize lab`" in note
+    assert "head" not in note
+    lab.spec = settings(head={"types": ("big",)})
+    (note,) = lab.provider().plan().notes
+    assert note.endswith("`clusterkit stop lab`, then `start`, makes another head")
+    assert "resize" not in note
+
+
 def test_an_unknown_price_is_said_to_be(lab: Computer) -> None:
     lab.world.amounts["small", "", "on-demand"] = None
     plan = lab.provider().plan()

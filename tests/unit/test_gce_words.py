@@ -125,5 +125,24 @@ def test_credentials_that_are_not_there() -> None:
     assert "gcloud auth application-default login" in words.credentials(said)
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("File /no/key.json was not found.", "File /no/key.json was not found."),
+        (
+            "('Failed to load credentials from /my/key.json', MalformedError('It lacks a field.'))",
+            "/my/key.json: It lacks a field.",
+        ),
+    ],
+)
+def test_a_file_of_credentials_that_is_no_good_is_what_has_to_be_corrected(
+    said: str, told: str
+) -> None:
+    """No login helps while it is named."""
+    found = words.credentials(said)
+    assert told in found
+    assert "GOOGLE_APPLICATION_CREDENTIALS: correct it" in found
+
+
 def test_a_page_is_a_sentence() -> None:
     assert words.short("<html><body><h1>Bad\ngateway</h1></body></html>") == "Bad gateway."

@@ -239,3 +239,14 @@ def test_small_amounts_are_told_apart(value: float, shown: str) -> None:
 def test_cheapest_first_and_unknown_last() -> None:
     given = [Price("c", None), Price("a", 2.0), Price("b", 1.0)]
     assert [one.subject for one in prices.cheapest(given)] == ["b", "a", "c"]
+
+
+def test_what_another_server_says_is_kept_apart(
+    tmp_path: Path, clock: Clock, seller: Seller
+) -> None:
+    """Amounts that a test double made up are none of the cloud's."""
+    double = Prices(tmp_path / "prices", "ec2", clock, server="http://127.0.0.1:8080")
+    assert double.of(seller, ["a"], [], ["on-demand"])[0].amount == 1.0
+    seller.amount = 2.0
+    assert kept(tmp_path, clock).of(seller, ["a"], [], ["on-demand"])[0].amount == 2.0
+    assert double.of(seller, ["a"], [], ["on-demand"])[0].amount == 1.0

@@ -235,6 +235,11 @@ class Cloud(abc.ABC):
     region: str
 
     @property
+    def server(self) -> str:
+        """Another server than the cloud's own that is asked, such as a test double; "": its own."""
+        return ""
+
+    @property
     def place(self) -> object:
         """What is equal of two that give the same answers, known without asking."""
         return object()

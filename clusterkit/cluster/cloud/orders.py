@@ -157,7 +157,8 @@ class Orders:
 
     @cached_property
     def prices(self) -> Prices:
-        return Prices(self._where.folder.parents[1] / "prices", self._settings.provider)
+        folder = self._where.folder.parents[1] / "prices"
+        return Prices(folder, self._settings.provider, server=self._where.cloud.server)
 
     def _image(self, arch: str) -> Image:
         """The image for machines of this processor: the saved one that fits, else the named.

@@ -48,7 +48,7 @@ def ask(
     names = tuple(dict.fromkeys(types)) or own
     if not names:
         raise UsageError(f"name machine types, as `clusterkit prices {name} g5.xlarge`")
-    kept = Prices(home.root / "prices", cloud.name)
+    kept = Prices(home.root / "prices", cloud.name, server=cloud.server)
     there: Mapping[str, MachineType] = {}
     note = ""
     try:

@@ -115,7 +115,15 @@ class Proposal:
         if not others:
             return []
         told = f"{', '.join(others)}, which the settings do not name any more: what is there stays"
-        return [f"{told}. `clusterkit resize {self._cluster}` to fewer and back makes others"]
+        head = f"{machine_name(self._cluster, HEAD, 1)} is "
+        again = []
+        if any(not one.startswith(head) for one in others):
+            again.append(
+                f"`clusterkit resize {self._cluster}` to fewer and back makes other workers"
+            )
+        if any(one.startswith(head) for one in others):
+            again.append(f"`clusterkit stop {self._cluster}`, then `start`, makes another head")
+        return [f"{told}. {'; '.join(again)}"]
 
     def _show(self, orders: Sequence[Order], running: Sequence[Instance]) -> planning.Shown:
         """What it costs and the quotas, asked once for the same machines."""

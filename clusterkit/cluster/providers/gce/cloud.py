@@ -72,6 +72,10 @@ class GceCloud(Cloud):
         self._made: list[Resource] = []  # here, and not listed by Google yet
 
     @property
+    def server(self) -> str:
+        return self.client.endpoint or ""
+
+    @property
     def place(self) -> object:
         client = self.client
         who = getattr(client.credentials, "service_account_email", "")

@@ -237,6 +237,16 @@ def credentials(said: str) -> str:
     """What google-auth says when it has no credentials, or cannot renew them."""
     if "could not automatically determine" in said.lower() or "were not found" in said:
         return f"no credentials for Google were found. {_LOGIN}"
+    broken = re.search(r"from (\S+\.\w+)'?, \w+\('(.+?)'\)", said)  # an exception's repr
+    if broken:
+        said = f"{broken[1]}: {broken[2]}"
+    file = re.search(r"File (\S+) was not found|(?:from )?(/\S+?\.json)", said)
+    if file and "application_default_credentials" not in said:
+        return (
+            f"Google's credentials could not be used: {short(said)} That file is named by "
+            "`credentials:` in the settings, or by GOOGLE_APPLICATION_CREDENTIALS: correct it, or "
+            f"take it out; then {_LOGIN}"
+        )
     return f"Google's credentials could not be used: {short(said)} {_LOGIN}"
 
 
