@@ -6,6 +6,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from clusterkit.errors import Busy, ClusterError
 from clusterkit.paths import Home
@@ -34,3 +35,19 @@ def hold(home: Home, name: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def holder(home: Home, name: str) -> str:
+    """The pid of who holds it, "" for nobody. It only looks: taken, it would refuse others.
+
+    /proc/locks: "1: FLOCK ADVISORY WRITE <pid> <device>:<inode> 0 EOF" (proc_locks(5)).
+    """
+    file = home.cluster(name) / "lock"
+    try:
+        inode = f":{file.stat().st_ino}"
+        held = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        if any("FLOCK" in one and "->" not in one and one[5].endswith(inode) for one in held):
+            return file.read_text(errors="replace").strip() or "unknown"
+    except (OSError, IndexError):
+        pass
+    return ""

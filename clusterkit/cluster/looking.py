@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from clusterkit import cluster as clusters
-from clusterkit.cluster import access, lifecycle, paused, state
+from clusterkit.cluster import access, lifecycle, lock, paused, state
 from clusterkit.cluster import facts as facts_file
 from clusterkit.cluster.cloud import place
 from clusterkit.cluster.facts import Facts
@@ -44,6 +45,10 @@ def status(
         assert known is not None
         return _remote_status(home, name, known, say)
     if not isinstance(provider, PrivateProvider):
+        pid = lock.holder(home, name)
+        if pid and pid != str(os.getpid()):
+            problem = f"another clusterkit (pid {pid}) is working on it"
+            return Status(name, provider.name, "broken", {}, problem=problem)
         return _unknown_status(name, provider, ask=ask)
     return _private_status(name, provider, known)
 

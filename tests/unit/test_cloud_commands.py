@@ -210,6 +210,26 @@ def test_what_is_known_here_is_not_elsewhere(home: Home, cloud: Memory, capsys: 
     assert "half made" in out
 
 
+def test_what_another_one_works_on_is_not_called_half_made(
+    home: Home, cloud: Memory, capsys: Said
+) -> None:
+    cloud.cluster("lab", A, ago(minutes=1))
+    access.write_identity(home.cluster("lab"), A, "")
+    program = (
+        "import sys; from pathlib import Path; from clusterkit.cluster.lock import hold;"
+        "from clusterkit.paths import Home\n"
+        "with hold(Home(Path(sys.argv[1])), 'lab'): print(flush=True); sys.stdin.read()"
+    )
+    argv = [sys.executable, "-c", program, str(home.root)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        out = run(capsys, "list")[1]
+        assert f"another clusterkit (pid {other.pid}) is working on it" in out
+        other.communicate()
+    assert "half made" in run(capsys, "list")[1]
+
+
 def test_no_sdk_is_imported_without_a_cloud(project: Path) -> None:
     program = (
         "import sys; from clusterkit.cli import main; assert main.run(['list']) == 0;"
