@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,3 +162,42 @@ def test_packages_by_group() -> None:
 def test_machines_of_others_keep_their_upgrades() -> None:
     assert "unattended-upgrades" in render("base", GIVEN)
     assert "unattended-upgrades" not in render("base", {**GIVEN, "base_owns_machine": False})
+
+
+#: What `apt-cache search` lists of drivers.
+DRIVERS = "".join(
+    f"nvidia-headless-{one} - NVIDIA headless metapackage\n"
+    for one in ("535-server", "535-server-open", "580-server", "580-server-open",
+                "1000-server", "1000-server-open", "470-server")
+)  # fmt: skip
+T4, V100, B200 = "0x1eb8", "0x1db1", "0x2901"
+
+
+@pytest.mark.parametrize(
+    ("ids", "only", "chosen"),
+    [
+        ([T4], "", "1000-server-open"),
+        ([B200, B200], "", "1000-server-open"),
+        ([V100], "", "580-server"),  # the last series for it, and it has no open module
+        ([T4, V100], "", "580-server"),
+        ([], "", "1000-server-open"),  # an image's builder has none
+        ([T4], "535", "535-server-open"),
+        ([V100], "535", "535-server"),
+        ([T4], "470", "470-server"),  # a series without the open one
+        ([T4], "999", ""),
+    ],
+)
+def test_the_driver_fits_the_gpus(tmp_path: Path, ids: list[str], only: str, chosen: str) -> None:
+    for number, one in enumerate(ids):
+        device = tmp_path / f"0000:00:{number:02}.0"
+        device.mkdir()
+        for name, text in (("vendor", "0x10de"), ("class", "0x030200"), ("device", one)):
+            (device / name).write_text(f"{text}\n")
+    text = render("nvidia", GIVEN)
+    functions = text[text.index("devices() {") : text.index("step='looking for a driver'")]
+    script = functions.replace("/sys/bus/pci/devices", str(tmp_path)) + 'series "$1"\n'
+    for shell in ("sh", "bash"):
+        told = subprocess.run(
+            [shell, "-euc", script, shell, only], input=DRIVERS, capture_output=True, text=True
+        )
+        assert (told.stdout.strip(), told.stderr) == (chosen, "")
