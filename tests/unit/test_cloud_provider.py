@@ -169,6 +169,12 @@ def test_a_plan_tells_machines_prices_quotas_door_and_asks(lab: Computer) -> Non
     assert place.read(lab.folder, lab.identity().id) is None
 
 
+def test_a_disk_that_is_too_small_for_the_image_is_told_of(lab: Computer) -> None:
+    lab.spec = settings(head={"disk": 5}, workers={"cpu": {"disk": 8}})
+    notes = [one for one in lab.provider().plan().notes if one.startswith("disk of")]
+    assert notes == ["disk of head: 5 GiB are too few for the image, so it has 8 GiB"]
+
+
 def test_machines_of_types_that_the_settings_no_longer_name(lab: Computer) -> None:
     """How others are had is not the same for workers and the head."""
     lab.start()

@@ -146,3 +146,14 @@ def test_a_file_of_credentials_that_is_no_good_is_what_has_to_be_corrected(
 
 def test_a_page_is_a_sentence() -> None:
     assert words.short("<html><body><h1>Bad\ngateway</h1></body></html>") == "Bad gateway."
+
+
+def test_an_endpoint_that_is_not_reached() -> None:
+    said = (
+        "HTTPConnectionPool(host='127.0.0.1', port=9): Max retries exceeded with url: /compute "
+        "(Caused by NewConnectionError(\"HTTPConnection(host='127.0.0.1', port=9): Failed to "
+        'establish a new connection: [Errno 111] Connection refused"))'
+    )
+    told = "127.0.0.1:9: Failed to establish a new connection: [Errno 111] Connection refused."
+    assert words.unheard(said) == told
+    assert words.unheard("Connection aborted.") == "Connection aborted."

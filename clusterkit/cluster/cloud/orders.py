@@ -70,7 +70,7 @@ class Orders:
         found += [
             problem for wish in wished for problem in problems(wish, types, zones, cloud.region)
         ]
-        for arch in sorted({one.arch for one in types.values()}):
+        for arch in sorted({one.arch for one in types.values()} or {"x86_64"}):
             try:
                 self._named(arch)
             except UsageError as error:

@@ -202,6 +202,13 @@ class Proposal:
 
     def _images(self, orders: Sequence[Order]) -> list[str]:
         notes = []
+        for order in orders:
+            needed = max((image.disk for image in order.images.values()), default=0)
+            if order.missing and order.wish.disk is not None and order.wish.disk < needed:
+                notes.append(
+                    f"disk of {order.wish.group}: {order.wish.disk} GiB are too few for the image, "
+                    f"so it has {needed} GiB"
+                )
         images = {image.id: image for order in orders for image in order.images.values()}
         for image in images.values():
             if image.digest:

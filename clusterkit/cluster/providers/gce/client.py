@@ -284,7 +284,7 @@ class Client:
                 ends: tuple[ClusterError, Exception] = (found, error)
             except (requests.RequestException, auth.TransportError) as error:
                 unsure = True
-                said = words.short(str(error))
+                said = words.unheard(str(error))
                 told = ClusterError(
                     f"Google did not answer {what}: {said} Check this computer's network and "
                     "proxy, then repeat the same command: it goes on."

@@ -250,6 +250,13 @@ def credentials(said: str) -> str:
     return f"Google's credentials could not be used: {short(said)} {_LOGIN}"
 
 
+def unheard(said: str) -> str:
+    """What the SDK says of an endpoint that is not reached: where, and why, without the URL."""
+    cause = re.search(r"Caused by \w+\([\"'](.+)[\"']\)\)$", said.strip())
+    where = re.compile(r"HTTPS?Connection\w*\(host='([^']+)', port=(\d+)\)")
+    return short(where.sub(r"\1:\2", cause[1]) if cause else said)
+
+
 def short(said: str) -> str:
     """Google's words, in one line that ends as a sentence; of a page its text's beginning."""
     if re.search(r"<(!doctype\s+)?html", said, re.IGNORECASE):
