@@ -15,7 +15,7 @@ from playbooks_scripts import PLAYBOOKS, render
 
 from clusterkit import paths
 from clusterkit.cluster import access, lifecycle, reach
-from clusterkit.cluster.cloud import api, imaging
+from clusterkit.cluster.cloud import api, imaging, place
 from clusterkit.cluster.cloud.api import Image, Instance, Launch, MachineType
 from clusterkit.cluster.cloud.door import OwnAddress
 from clusterkit.cluster.cloud.provider import CloudProvider
@@ -161,7 +161,9 @@ def save(cloud: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sav
     return run
 
 
-def test_an_image_is_made_by_a_machine_that_goes_again(cloud: Factory, save: Save) -> None:
+def test_an_image_is_made_by_a_machine_that_goes_again(
+    cloud: Factory, save: Save, tmp_path: Path
+) -> None:
     asked: list[Plan] = []
     image = save(asked.append)
     assert asked[0].asks
@@ -172,6 +174,7 @@ def test_an_image_is_made_by_a_machine_that_goes_again(cloud: Factory, save: Sav
     assert image.labels["clusterkit-role"] == "image"
     assert cloud.running == []
     assert cloud.things == {}  # the cluster does not run: nothing else stays
+    assert place.read(tmp_path / "clusters/lab", access.read_id(tmp_path / "clusters/lab")) is None
 
     # Once more: it is there, nobody is asked, nothing is made.
     assert save(asked.append) == image

@@ -156,6 +156,8 @@ def _tidy(provider: CloudProvider, watch: Watch) -> None:
     begun = provider.place is not None and facts_file.read(provider.folder) is None
     if begun and not any(one.alive for one in provider.fleet.instances()):
         provider.destroy(watch.say)
+        if not provider.left():
+            place.forget(provider.folder)  # nobody has to wonder what there may be
 
 
 def _arches(provider: CloudProvider) -> dict[str, bool]:
