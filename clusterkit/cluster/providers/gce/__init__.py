@@ -1,6 +1,7 @@
 """Google Compute Engine: the provider, and the way to a region. The SDK is imported when used.
 
-client     the one door to the API: credentials, patience, errors, operations
+client     the one door to the API: patience, errors, operations
+login      whose credentials are used, and the SDK
 endpoint   another Compute Engine than Google's, which may know a part of it
 words      what Google said, and what to do about it; pure
 gcloud     what Google's own command line was told

@@ -11,18 +11,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from clusterkit.cluster.cloud.api import NoCredentials, NoRegion
+from clusterkit.cluster.cloud.api import NoRegion
 from clusterkit.cluster.cloud.patience import Pauses
 from clusterkit.cluster.providers.gce import endpoint as endpoints
-from clusterkit.cluster.providers.gce import words
+from clusterkit.cluster.providers.gce import login, words
+from clusterkit.cluster.providers.gce.found import last
 from clusterkit.cluster.providers.gce.words import ApiError, OperationError, Trouble
 from clusterkit.errors import ClusterError
-
-if TYPE_CHECKING:
-    from google.auth.credentials import Credentials
 
 #: Seconds for which Google's wish to slow down is obeyed, and for which an unclear end is repeated.
 _THROTTLED, _UNCLEAR = 180.0, 30.0
@@ -36,7 +33,6 @@ _UNREACHED = "UNREACHABLE"
 _READ = 60.0
 #: What the SDK puts before Google's words.
 _ASKED = re.compile(r"(?:[A-Z]+ (https?://\S+): )?(.*)", re.DOTALL)
-_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
 class Client:
@@ -64,7 +60,7 @@ class Client:
         self.filters = endpoint is None
         self.say = say or (lambda _: None)
         self._pause = pause or threading.Event().wait
-        self.credentials, found = _credentials(endpoint, credentials)
+        self.credentials, found = login.credentials(endpoint, credentials)
         self.project = project or found or ""
         if not self.project:
             raise NoRegion(
@@ -147,7 +143,7 @@ class Client:
                     f"({words.call(error.what)}: {error.words}); what they come to is looked at",
                 )
                 break
-        troubles = _troubles(operation)
+        troubles = words.troubles(operation)
         if troubles and all(words.only_sums_up(one) for one in troubles):
             troubles += self._others(operation)
         if troubles:
@@ -214,7 +210,7 @@ class Client:
             ]
         elif page.warning.code == _UNREACHED:
             missed.append(self.region)
-        ours = {name for name in map(_last, missed) if f"{name}-".startswith(f"{self.region}-")}
+        ours = {name for name in map(last, missed) if f"{name}-".startswith(f"{self.region}-")}
         if ours:
             raise ClusterError(
                 f"Google does not reach {', '.join(sorted(ours))} now: what is there is not known. "
@@ -238,13 +234,13 @@ class Client:
             trouble
             for one in found
             if str(one.operation_group_id) == group
-            for trouble in _troubles(one)
+            for trouble in words.troubles(one)
         ]
 
     def _look(self, operation: Any, place: Mapping[str, str]) -> Any:
         """`place` is where it was asked for, of an operation that does not say where it is."""
         name = {"operation": operation.name}
-        zone, region = _last(operation.zone), _last(operation.region)
+        zone, region = last(operation.zone), last(operation.region)
         if not zone and not region:
             zone, region = place.get("zone", ""), place.get("region", "")
         if zone:
@@ -310,7 +306,7 @@ class Client:
                 from google.api_core.client_options import ClientOptions
 
                 options = ClientOptions(api_endpoint=self.endpoint) if self.endpoint else None
-                made = _sdk(service)(
+                made = login.sdk(service)(
                     credentials=self.credentials, client_options=options, transport="rest"
                 )
                 if self.endpoint:
@@ -341,84 +337,9 @@ class Client:
         )
 
 
-def _credentials(endpoint: str | None, file: str | None) -> tuple[Credentials, str | None]:
-    """The credentials, and the project that they name."""
-    try:
-        import google.auth
-        from google.auth.credentials import AnonymousCredentials
-        from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
-
-        # google-auth may be there for another's sake; importing all of the SDK takes long.
-        if find_spec("google.cloud.compute_v1") is None:
-            raise ImportError("google.cloud.compute_v1")  # noqa: TRY301 - as if it were imported
-    except ImportError as error:
-        raise ClusterError(
-            "the provider gce needs google-cloud-compute, which is not installed: "
-            "pip install 'clusterkit[gce]'"
-        ) from error
-    if endpoint:
-        return _anonymous(AnonymousCredentials), None
-    try:
-        if file is not None:
-            load: Any = google.auth.load_credentials_from_file
-            made, project = load(file, scopes=[_SCOPE])
-        else:
-            made, project = google.auth.default(scopes=[_SCOPE])
-    except DefaultCredentialsError as error:
-        kind = NoCredentials if file is None else ClusterError
-        raise kind(words.credentials(str(error))) from error
-    except (GoogleAuthError, OSError) as error:
-        raise ClusterError(words.credentials(str(error))) from error
-    return made, project
-
-
-def _anonymous(kind: Any) -> Credentials:
-    """Nobody's. Where an endpoint wants somebody's, its words are told, not google-auth's."""
-
-    class Nobody(kind):  # type: ignore[misc]
-        def refresh(self, _: object) -> None:
-            """There is nothing to renew."""
-
-    made: Credentials = Nobody()
-    return made
-
-
-def _sdk(service: str) -> Any:
-    """The SDK's client of a service, as "zone_operations"; "catalog" is Cloud Billing's."""
-    if service == "catalog":
-        try:
-            from google.cloud import billing_v1
-        except ImportError as error:
-            raise ClusterError(
-                "prices need google-cloud-billing, which is not installed: "
-                "pip install 'clusterkit[gce]'"
-            ) from error
-        return billing_v1.CloudCatalogClient
-    from google.cloud import compute_v1
-
-    return getattr(compute_v1, "".join(part.title() for part in service.split("_")) + "Client")
-
-
 def _status(operation: Any) -> str:
     return str(operation.status.name)
 
 
-def _troubles(operation: Any) -> list[Trouble]:
-    found = []
-    for one in operation.error.errors:
-        metric, limit, where = "", None, ""
-        for detail in one.error_details:
-            if detail.quota_info.metric_name or detail.quota_info.limit_name:
-                metric = detail.quota_info.limit_name or detail.quota_info.metric_name
-                limit = detail.quota_info.limit
-                where = detail.quota_info.dimensions.get("region", "")
-        found.append(Trouble(one.code, one.message, metric, limit, where))
-    return found
-
-
 def _where(operation: Any) -> str:
-    return _last(operation.zone) or _last(operation.region)
-
-
-def _last(url: str) -> str:
-    return url.rpartition("/")[2]
+    return last(operation.zone) or last(operation.region)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from clusterkit.cluster.cloud.api import CHECKED
 from clusterkit.cluster.providers.gce.quotas import page
@@ -143,6 +144,20 @@ def cause(troubles: Sequence[Trouble]) -> Trouble:
 def call(what: str) -> str:
     """A call as Google's documentation has it: "regionInstances.bulkInsert"."""
     return re.sub(r"_([a-z])", lambda match: match[1].upper(), what)
+
+
+def troubles(operation: Any) -> list[Trouble]:
+    """All errors that an Operation of compute_v1 ended with."""
+    found = []
+    for one in operation.error.errors:
+        metric, limit, where = "", None, ""
+        for detail in one.error_details:
+            if detail.quota_info.metric_name or detail.quota_info.limit_name:
+                metric = detail.quota_info.limit_name or detail.quota_info.metric_name
+                limit = detail.quota_info.limit
+                where = detail.quota_info.dimensions.get("region", "")
+        found.append(Trouble(one.code, one.message, metric, limit, where))
+    return found
 
 
 def only_sums_up(trouble: Trouble) -> bool:
