@@ -399,11 +399,10 @@ def _check_types(tell: Tell, data: Mapping[str, Any]) -> None:
         types = part.get("types")
         names = [one for one in (types if isinstance(types, list) else [types])
                  if isinstance(one, str)]  # fmt: skip
-        apart = [one for one in names if not cloud_values.gce_places(one)]
-        if part.get("placement") is True and apart:
-            tell(
+        if part.get("placement") is True and names and not any(map(cloud_values.gce_places, names)):
+            tell(  # where one of them may be, the others lead to it
                 (*where, "placement"),
-                f"Google does not put {', '.join(apart)} close together; take `placement` out, or "
+                f"Google does not put {', '.join(names)} close together; take `placement` out, or "
                 "other types",
             )
         strange = [one for one in names if not cloud_values.gce_takes(str(disk or "auto"), one)]

@@ -296,7 +296,7 @@ def test_all_zones_are_in_one_region() -> None:
     ("group", "more", "problem"),
     [
         (f"types: [{T4}], placement: true", "", f"does not put {T4} close together"),
-        ("types: [c3-standard-4, e2-medium], placement: true", "", "does not put e2-medium close"),
+        ("types: [n1-standard-4, e2-medium], placement: true", "", "n1-standard-4, e2-medium close"),
         (f"types: {T4}", "disk_type: hyperdisk-balanced", f"{T4} (workers.a) cannot have hyper"),
         ("types: c4-standard-4", "disk_type: pd-ssd", "c4-standard-4 (workers.a) cannot have pd"),
     ],
@@ -311,6 +311,7 @@ def test_what_a_machine_type_never_takes(group: str, more: str, problem: str) ->
     ("group", "more"),
     [
         ("types: c3-standard-4, placement: true", ""),
+        (f"types: [{T4}, g2-standard-8], placement: true", ""),
         (f"types: [{T4}], placement: false", ""),
         ("types: c4-standard-4", "disk_type: auto"),
         ("types: n2-standard-4", "disk_type: pd-ssd"),
