@@ -296,7 +296,7 @@ def test_all_zones_are_in_one_region() -> None:
     ("group", "more", "problem"),
     [
         (f"types: [{T4}], placement: true", "", f"does not put {T4} close together"),
-        ("types: [n1-standard-4, e2-medium], placement: true", "", "n1-standard-4, e2-medium close"),
+        ("types: [n1-standard-4, e2-medium], placement: true", "", "4, e2-medium close"),
         (f"types: {T4}", "disk_type: hyperdisk-balanced", f"{T4} (workers.a) cannot have hyper"),
         ("types: c4-standard-4", "disk_type: pd-ssd", "c4-standard-4 (workers.a) cannot have pd"),
     ],
