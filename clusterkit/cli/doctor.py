@@ -40,6 +40,7 @@ def doctor_command(home: Home, name: str, as_json: bool) -> int:
 
 def _show(finding: Finding) -> None:
     """At once: some checks take seconds."""
-    click.echo(f"{finding.verdict:<8} {finding.subject:<24} {finding.words}")
-    if finding.advice:
-        click.echo(f"{'':<34}{finding.advice}")
+    first, *more = finding.words.splitlines() or [""]
+    click.echo(f"{finding.verdict:<8} {finding.subject:<24} {first}")
+    for line in (*more, *finding.advice.splitlines()):
+        click.echo(f"{'':<34}{line}")

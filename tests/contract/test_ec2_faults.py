@@ -81,10 +81,10 @@ def waiting(monkeypatch: pytest.MonkeyPatch) -> Waiting:
 
 
 @pytest.fixture(scope="module")
-def prices(tmp_path_factory: pytest.TempPathFactory, _no_hosts: None) -> Path:
-    """A data folder's prices, asked for once: they are not what most tests are about."""
+def prices(tmp_path_factory: pytest.TempPathFactory, port: int, _no_hosts: None) -> Path:
+    """A data folder's prices, of the one server: they are not what most tests are about."""
     folder = tmp_path_factory.mktemp("prices")
-    with Aws() as double, pytest.MonkeyPatch.context() as patch:
+    with Aws(port=port) as double, pytest.MonkeyPatch.context() as patch:
         for name, value in double.environment.items():
             patch.setenv(name, value)
         computer = Computer(folder)

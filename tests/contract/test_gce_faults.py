@@ -265,7 +265,7 @@ def test_a_start_that_was_killed_while_its_machines_come_up(
 @pytest.mark.parametrize(
     ("file", "words"),
     [
-        ("", "no credentials for Google were found|could not be used"),
+        ("", "No credentials for Google were found|could not be used"),
         ("not a key", "credentials could not be used"),
     ],
 )

@@ -224,6 +224,7 @@ def test_machines_that_cannot_be_ended_are_told_of_with_the_refusals(bench: Benc
         bench.fill(bench.order("a"), bench.order("b", types=("big",)))
     assert "no big in east-a" in str(caught.value)
     assert "could not be ended: expired" in str(caught.value)
+    assert "Repeat the same command: it begins with them" in str(caught.value)
     (intent,) = bench.intents.all()
     assert intent.ids is not None
     assert {one.id for one in bench.world.live()} == set(intent.ids)

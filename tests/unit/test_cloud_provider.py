@@ -971,3 +971,13 @@ def test_a_door_that_cannot_be_looked_at_hinders_nobody(
     monkeypatch.setattr(provider, "open_door", unknown)
     lifecycle.mend_door(provider, said.append)
     assert said == ["who may come in by ssh was left as it is: your address cannot be found out"]
+
+
+def test_jobs_do_not_run_as_the_account_that_sets_machines_up(tmp_path: Path, world: World) -> None:
+    """Told before money: the shared /home would hide that account's own, and its key."""
+    lab = Computer(tmp_path, world, settings(user="ubuntu"))
+    with pytest.raises(UsageError, match=r"user: .* the account ubuntu, .* another name"):
+        lab.start()
+    assert world.live() == []
+    for more in ({"login": "admin"}, {"shared": "there"}):
+        Computer(tmp_path, world, settings(user="ubuntu", **more)).provider().plan()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import textwrap
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import pytest
 from pydantic import ValidationError
 
 from clusterkit.cluster import cloud_values, config, json_schema, spec, stored
+from clusterkit.cluster.cloud.api import NoRegion
+from clusterkit.cluster.providers.gce import connect
 from clusterkit.cluster.spec import GceSpec
 from clusterkit.errors import FileProblems
 from clusterkit.paths import Home, templates
@@ -320,3 +323,23 @@ def test_what_a_machine_type_never_takes(group: str, more: str, problem: str) ->
 def test_what_a_machine_type_takes(group: str, more: str) -> None:
     body = "provider: gce\nhead: {types: c3-standard-4}\nworkers:\n"
     cluster(f"{body}  a: {{count: 2, {group}}}\n{more}\n")
+
+
+def test_all_that_google_has_to_be_told_is_asked_for_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Region, credentials and project: who has none of them hears it once."""
+    for name in list(os.environ):
+        if name.startswith(("CLOUDSDK_", "GOOGLE_", "GCLOUD_", "CLUSTERKIT_GCE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(NoRegion) as caught:
+        connect(GceSpec.model_validate({"head": {"types": ["e2-medium"], "worker": True}}))
+    told = str(caught.value).splitlines()
+    assert [line.partition(":")[0].partition(" were")[0] for line in told] == [
+        "Google needs a region",
+        "No credentials for Google",
+        "Google needs a project",
+    ]

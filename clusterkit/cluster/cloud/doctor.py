@@ -339,7 +339,7 @@ def _quotas(
 
 
 def _quota(quota: Quota) -> Finding:
-    subject = f"quota {quota.code}".strip()
+    subject = "quota" if quota.name.startswith(quota.code) else f"quota {quota.code}"
     if quota.limit is None:
         why = quota.why or "no reason was given"
         words = f"{quota.name}: not known, {quota.needed:g} needed ({why})"

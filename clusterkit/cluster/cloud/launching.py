@@ -104,7 +104,8 @@ class Launcher:
             except ClusterError as trouble:
                 raise ClusterError(
                     f"{error}\nBut the machines that did start could not be ended: {trouble}\n"
-                    f"`clusterkit stop {self._identity.cluster}` ends them."
+                    "Repeat the same command: it begins with them. "
+                    f"`clusterkit stop {self._identity.cluster}` ends the whole cluster."
                 ) from error
             raise
 
@@ -224,7 +225,7 @@ class Launcher:
             ours |= {one.id: one for one in shown if one.id in ids and one.alive}
         if ours:
             count = len(ours)
-            self._say(f"{count} machine{'' if count == 1 else 's'} that did start: ended again")
+            self._say(f"ending {count} machine{'' if count == 1 else 's'} that did start")
             self._cloud.end(list(ours.values()))
         for intent in intents:
             self._intents.drop(intent.launch.token)

@@ -72,7 +72,7 @@ class Orders:
         ]
         for arch in sorted({one.arch for one in types.values()} or {"x86_64"}):
             try:
-                self._named(arch)
+                found += self._flaws(self._named(arch))
             except UsageError as error:
                 found.append(f"image: {error}")
         found += cloud.flaws()
@@ -182,6 +182,16 @@ class Orders:
                     named = replace(best, name=named.name, login=best.login or named.login)
             self._images[key] = named
         return self._images[key]
+
+    def _flaws(self, image: Image) -> list[str]:
+        """Why machines of this image could not be set up."""
+        settings = self._settings
+        if settings.user != (settings.login or image.login) or settings.shared == "there":
+            return []
+        told = (
+            f"user: machines of {image.name} are set up with the account {settings.user}, and the"
+        )
+        return [f"{told} shared /home would hide its own: choose another name for yours"]
 
     def _named(self, arch: str) -> Image:
         """The image of the settings. Raises UsageError."""

@@ -201,6 +201,9 @@ class GceHead(CloudHead):
 class GceGroup(CloudGroup):
     """Google's machines of one kind; a SLURM partition. Disk in GiB."""
 
+    count: int = Field(
+        ge=0, le=1000, description="How many machines; Google makes 1000 of a kind at once."
+    )
     types: GceTypes = Field(description=_GCE_TYPES)
     zones: GceZones = Field(default=(), description=_ZONES)
 

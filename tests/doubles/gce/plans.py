@@ -278,8 +278,9 @@ class Plan:
             type_ = "pd-balanced"
         if type_ not in catalogue.DISK_TYPES:
             raise self.world.unknown("diskTypes", self.scope, type_)
-        if type_ == default and self.type.family in catalogue.NO_STANDARD_DISKS:
-            raise GoogleError(400, f"[pd-standard] features are not compatible for creating "
+        strange = type_ == default and self.type.family in catalogue.NO_STANDARD_DISKS
+        if strange or (type_.startswith("hyperdisk-") and self.type.family in ("e2", "n1")):
+            raise GoogleError(400, f"[{type_}] features are not compatible for creating "
                               f"instance of {self.type.name}.", "badRequest")  # fmt: skip
         return {
             **made, "image": image, "size": size, "type": type_,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import ClassVar
@@ -25,6 +26,10 @@ from clusterkit.cluster.providers.ec2.client import Client
 from clusterkit.cluster.providers.ec2.offers import Subnet
 from clusterkit.errors import ClusterError, ClusterkitError
 
+#: Where the SDK is told of another server than AWS's: docs.aws.amazon.com/sdkref,
+#: feature-ss-endpoints.
+_SERVERS = ("AWS_ENDPOINT_URL_PRICING", "AWS_ENDPOINT_URL_EC2", "AWS_ENDPOINT_URL")
+
 
 class Ec2Cloud(Cloud):
     """`subnet` is the settings' own; `public`: machines shall have public addresses."""
@@ -40,6 +45,10 @@ class Ec2Cloud(Cloud):
         self._images: dict[tuple[str, str], images.Found] = {}
         self._roots: dict[str, str] = {}
         self._made: list[Resource] = []  # here, and not listed by AWS yet
+
+    @property
+    def server(self) -> str:
+        return next(filter(None, map(os.environ.get, _SERVERS)), "")
 
     @property
     def place(self) -> object:

@@ -24,7 +24,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from clusterkit.cluster.cloud.api import NoRegion
+from clusterkit.cluster.cloud.api import NoCredentials, NoRegion
 from clusterkit.cluster.cloud.provider import CloudProvider
 from clusterkit.cluster.cloud_values import gce_endpoint
 from clusterkit.cluster.providers.gce import resources
@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 
 #: Where another Compute Engine than Google's answers; as the SDKs' own variables, for all commands.
 ENDPOINT = "CLUSTERKIT_GCE_ENDPOINT"
+
+
+_NO_REGION = (
+    "Google needs a region: write `region:` into the settings (us-central1, for example), or set "
+    "CLOUDSDK_COMPUTE_REGION, or `gcloud config set compute/region REGION`"
+)
 
 
 class GceProvider(CloudProvider):
@@ -59,18 +65,20 @@ def connect(spec: GceSpec, say: Callable[[str], None] | None = None) -> Cloud:
 
     told = gcloud.told(os.environ, Path.home())
     region = spec.region or told.region
-    if not region:
-        raise NoRegion(
-            "Google needs a region: write `region:` into the settings (us-central1, for example), "
-            "or set CLOUDSDK_COMPUTE_REGION, or `gcloud config set compute/region REGION`"
+    try:
+        client = Client(
+            region,
+            spec.project or told.project or None,
+            endpoint=spec.endpoint or _endpoint(os.environ.get(ENDPOINT, "").strip()),
+            credentials=str(spec.credentials) if spec.credentials is not None else None,
+            say=say,
         )
-    client = Client(
-        region,
-        spec.project or told.project or None,
-        endpoint=spec.endpoint or _endpoint(os.environ.get(ENDPOINT, "").strip()),
-        credentials=str(spec.credentials) if spec.credentials is not None else None,
-        say=say,
-    )
+    except (NoRegion, NoCredentials) as error:
+        if region:
+            raise
+        raise NoRegion(f"{_NO_REGION}.\n{error}") from error
+    if not region:
+        raise NoRegion(_NO_REGION)
     choices = Choices(
         spec.network, spec.subnetwork, spec.disk_type, spec.max_run, spec.connect == "public"
     )

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from clusterkit.cluster.cloud.api import NoRegion
+from clusterkit.cluster.cloud.api import NoCredentials, NoRegion
 from clusterkit.cluster.cloud.patience import Pauses
 from clusterkit.cluster.providers.gce import endpoint as endpoints
 from clusterkit.cluster.providers.gce import login, words
@@ -33,6 +33,10 @@ _UNREACHED = "UNREACHABLE"
 _READ = 60.0
 #: What the SDK puts before Google's words.
 _ASKED = re.compile(r"(?:[A-Z]+ (https?://\S+): )?(.*)", re.DOTALL)
+_NO_PROJECT = (
+    "Google needs a project: write `project:` into the settings, or set GOOGLE_CLOUD_PROJECT, or "
+    "`gcloud config set project ID`"
+)
 
 
 class Client:
@@ -60,13 +64,15 @@ class Client:
         self.filters = endpoint is None
         self.say = say or (lambda _: None)
         self._pause = pause or threading.Event().wait
-        self.credentials, found = login.credentials(endpoint, credentials)
+        try:
+            self.credentials, found = login.credentials(endpoint, credentials)
+        except NoCredentials as error:
+            if project:
+                raise
+            raise NoCredentials(f"{error}\n{_NO_PROJECT}") from error
         self.project = project or found or ""
         if not self.project:
-            raise NoRegion(
-                "Google needs a project: write `project:` into the settings, or set "
-                "GOOGLE_CLOUD_PROJECT, or `gcloud config set project ID`"
-            )
+            raise NoRegion(_NO_PROJECT)
         self._clients: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._said: set[str] = set()

@@ -251,7 +251,7 @@ def advice(status: int, reason: str, said: str, project: str) -> str:
 def credentials(said: str) -> str:
     """What google-auth says when it has no credentials, or cannot renew them."""
     if "could not automatically determine" in said.lower() or "were not found" in said:
-        return f"no credentials for Google were found. {_LOGIN}"
+        return f"No credentials for Google were found. {_LOGIN}"
     broken = re.search(r"from (\S+\.\w+)'?, \w+\('(.+?)'\)", said)  # an exception's repr
     if broken:
         said = f"{broken[1]}: {broken[2]}"
