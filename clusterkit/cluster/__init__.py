@@ -128,11 +128,14 @@ def node_transport(
 
 def not_started(name: str, home: Home) -> str:
     """What to say of a cluster that does not run: it was not started, or it is paused."""
-    from clusterkit.cluster import paused
+    from clusterkit.cluster import lock, paused
 
     since = paused.read(home.cluster(name))
     if since is not None:
         return f"the cluster {name!r} is paused. Resume it with `clusterkit start {name}`."
+    pid = lock.holder(home, name)
+    if pid:
+        return f"the cluster {name!r} is not started: another clusterkit (pid {pid}) works on it."
     words = f"the cluster {name!r} is not started. Start it with `clusterkit start {name}`."
     return f"{words} {adoption(name)}" if _may_be_elsewhere(name, home) else words
 

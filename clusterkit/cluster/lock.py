@@ -38,7 +38,7 @@ def hold(home: Home, name: str) -> Iterator[None]:
 
 
 def holder(home: Home, name: str) -> str:
-    """The pid of who holds it, "" for nobody. It only looks: taken, it would refuse others.
+    """The pid of who else holds it, "" for nobody. It only looks: taken, it would refuse others.
 
     /proc/locks: "1: FLOCK ADVISORY WRITE <pid> <device>:<inode> 0 EOF" (proc_locks(5)).
     """
@@ -47,7 +47,8 @@ def holder(home: Home, name: str) -> str:
         inode = f":{file.stat().st_ino}"
         held = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
         if any("FLOCK" in one and "->" not in one and one[5].endswith(inode) for one in held):
-            return file.read_text(errors="replace").strip() or "unknown"
+            pid = file.read_text(errors="replace").strip() or "unknown"
+            return pid if pid != str(os.getpid()) else ""
     except (OSError, IndexError):
         return ""  # no system that tells; who needs to know takes the lock
     return ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clusterkit import cluster as clusters
@@ -46,7 +46,7 @@ def status(
         return _remote_status(home, name, known, say)
     if not isinstance(provider, PrivateProvider):
         pid = lock.holder(home, name)
-        if pid and pid != str(os.getpid()):
+        if pid:
             problem = f"another clusterkit (pid {pid}) is working on it"
             return Status(name, provider.name, "broken", {}, problem=problem)
         return _unknown_status(name, provider, ask=ask)
@@ -153,9 +153,14 @@ def list_(
 
     statuses = {name: status(home, name, ask=False, say=say) for name in clusters.known(home)}
     where = elsewhere.everywhere(home, warn) if everywhere else elsewhere.regions(home)
+    own = elsewhere.ids(home)
     more = []
-    for found in elsewhere.look(home, where, warn):
+    for found in elsewhere.look(where, warn):
         here = statuses.get(found.name)
+        if found.id in own:
+            if here is not None:
+                statuses[found.name] = _with_surplus(here, found)
+            continue
         if here is not None and here.state == "stopped" and here.provider == found.provider:
             del statuses[found.name]  # it was not started here; there it is
         elif here is not None:
@@ -165,6 +170,16 @@ def list_(
         place = "" if here is not None else f" --provider {found.provider} --region {found.region}"
         more.append(_elsewhere(found, f"`clusterkit adopt {found.name}{place}` takes it over"))
     return (*statuses.values(), *more)
+
+
+def _with_surplus(status: Status, found: Found) -> Status:
+    """Machines that run, and cost, and are none of the cluster's nodes, are told of."""
+    alive = sum(found.heads.values()) + sum(found.workers.values())
+    known = len(status.facts.hosts) if status.facts is not None else 0
+    if status.state != "running" or alive <= known:
+        return status
+    told = f"{alive} machines are there, and {known} of them in it: `clusterkit start {found.name}`"
+    return replace(status, problem=" ".join(filter(None, (status.problem, told))))
 
 
 def _elsewhere(found: Found, advice: str) -> Status:

@@ -16,11 +16,12 @@ from clusterkit.cli import ending as guard
 from clusterkit.cli import main
 from clusterkit.cli.cluster import agreement
 from clusterkit.cli.watch import Display
-from clusterkit.cluster import access, ending, facts, paused, stored
+from clusterkit.cluster import access, ending, facts, looking, paused, stored
 from clusterkit.cluster.cloud import elsewhere, known, place
 from clusterkit.cluster.facts import Facts
 from clusterkit.cluster.providers import Machine, Plan
 from clusterkit.cluster.spec import Ec2Spec
+from clusterkit.cluster.state import Status
 from clusterkit.errors import ClusterError
 from clusterkit.paths import Home
 from clusterkit.transport import Address
@@ -210,6 +211,22 @@ def test_what_is_known_here_is_not_elsewhere(home: Home, cloud: Memory, capsys: 
     assert "half made" in out
 
 
+def test_machines_that_are_none_of_its_nodes_are_told_of(
+    home: Home, cloud: Memory, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a `resize` that was killed: they run, and cost."""
+    cloud.cluster("lab", A, ago(days=2))  # a head and two workers
+    started(home)
+    running = Status("lab", "ec2", "running", {}, facts=facts.read(home.cluster("lab")))
+    monkeypatch.setattr(looking, "status", lambda *_, **__: running)
+    out = run(capsys, "list")[1]
+    assert "3 machines are there, and 1 of them in it: `clusterkit start lab`" in out
+    for id_, one in list(cloud.machines.items()):
+        if one.labels["clusterkit-role"] == "worker":
+            del cloud.machines[id_]
+    assert "machines are there" not in run(capsys, "list")[1]
+
+
 def test_what_another_one_works_on_is_not_called_half_made(
     home: Home, cloud: Memory, capsys: Said
 ) -> None:
@@ -226,6 +243,8 @@ def test_what_another_one_works_on_is_not_called_half_made(
         other.stdout.readline()
         out = run(capsys, "list")[1]
         assert f"another clusterkit (pid {other.pid}) is working on it" in out
+        _, out, err = run(capsys, "ssh", "lab", "--", "true")
+        assert f"not started: another clusterkit (pid {other.pid}) works on it" in out + err
         other.communicate()
     assert "half made" in run(capsys, "list")[1]
 

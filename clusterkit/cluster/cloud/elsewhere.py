@@ -93,14 +93,12 @@ def _unused(error: ClusterkitError) -> bool:
     return isinstance(error.__cause__, ImportError) or isinstance(error, NoRegion | NoCredentials)
 
 
-def look(home: Home, where: Iterable[Region], warn: Warn) -> list[Found]:
-    """The clusters there that this computer does not know, all regions asked at the same time."""
-    own = ids(home)
+def look(where: Iterable[Region], warn: Warn) -> list[Found]:
+    """The clusters there, all regions asked at the same time."""
     unique = {
         one.id: one
         for several in ask(where, lambda cloud: found.clusters(cloud, whole=False), warn)
         for one in several
-        if one.id not in own
     }
     return sorted(unique.values(), key=lambda one: (one.name, one.id))
 
