@@ -174,7 +174,11 @@ def list_(
 
 def _with_surplus(status: Status, found: Found) -> Status:
     """Machines that run, and cost, and are none of the cluster's nodes, are told of."""
-    alive = sum(found.heads.values()) + sum(found.workers.values())
+    from clusterkit.cluster.cloud.api import GROUP
+    from clusterkit.cluster.cloud.found import BUILDER
+
+    ours = [one for one in found.instances if one.labels.get(GROUP) != BUILDER]
+    alive = sum(one.alive for one in ours)
     known = len(status.facts.hosts) if status.facts is not None else 0
     if status.state != "running" or alive <= known:
         return status
