@@ -47,7 +47,7 @@ clusterkit.log(square=p["x"] ** 2, node=os.environ["SLURMD_NODENAME"])
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def aws(spot: Path) -> Iterator[Aws]:
     with Aws(Hosts()) as made:
         yield made
@@ -122,7 +122,8 @@ def test_a_whole_life(aws: Aws, project: Project) -> None:
     project.run("adopt", "aws", "--yes")
     assert access.read_id(project.cluster("aws")) == identity
     assert project.slurm("aws", "hostname") == "aws-head"
-    assert project.slurm("aws", "sinfo", "--noheader", "--format=%D %t") == "2 idle"
+    sinfo = ("sinfo", "--noheader", "--format=%D %t")  # a job of the proof may be completing still
+    until(lambda: project.slurm("aws", *sinfo) == "2 idle", "two idle nodes")
     assert project.rows(experiment) == rows
 
     ended = project.run("stop", "aws", "--harvest", "--yes").all

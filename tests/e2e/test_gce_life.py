@@ -51,7 +51,7 @@ clusterkit.log(square=p["x"] ** 2, gpu=os.environ["CUDA_VISIBLE_DEVICES"])
 ROWS = 20
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def gce(spot: Path) -> Iterator[Gce]:
     with Gce(Hosts(range="10.128.0.0/20"), default_rules=True) as made:
         yield made
@@ -128,7 +128,8 @@ def test_a_whole_life(gce: Gce, project: Project) -> None:
     project.run("adopt", "gce", "--yes")
     assert access.read_id(project.cluster("gce")) == identity
     assert project.slurm("gce", "hostname") == "gce-head"
-    assert project.slurm("gce", "sinfo", "--noheader", "--format=%D %t") == "2 idle"
+    sinfo = ("sinfo", "--noheader", "--format=%D %t")  # a job of the proof may be completing still
+    until(lambda: project.slurm("gce", *sinfo) == "2 idle", "two idle nodes")
     assert project.rows(experiment) == rows
 
     ended = project.run("stop", "gce", "--harvest", "--yes").all
