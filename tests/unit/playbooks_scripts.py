@@ -16,6 +16,7 @@ PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 ROLES = sorted(folder.name for folder in (PLAYBOOKS / "roles").iterdir())
 
 
+@functools.cache
 def environment(*folders: Path) -> jinja2.Environment:
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader([*map(str, folders), str(PLAYBOOKS / "templates")]),
@@ -80,6 +81,7 @@ class Variables(dict[str, Any]):
         return self.value(self[name])
 
 
+@functools.cache
 def role_variables(role: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for kind in ("defaults", "vars"):
