@@ -96,11 +96,14 @@ def test_a_whole_life(gce: Gce, project: Project) -> None:
 
     # A grid, each task with a GPU; a node is taken away in the middle, and is replaced.
     project.task(SCRIPT, f"params: {{x: {{range: [0, {ROWS}]}}, seconds: 1.0}}\n")
+    asked = gce.count()
     experiment = project.parrun("gce", "--alloc", "--gres=gpu:1")
     until(
         lambda: any(row["state"] == "RUNNING" for row in project.rows(experiment)),
         "a task that runs",
     )
+    project.run("status", "gce")
+    assert gce.count() == asked  # who runs and harvests pays nothing for the SDK
     gce.take_away("gce-gpu-1")
     healed = project.start("gce", "--yes")
     assert any("preempted" in note for note in healed["notes"]), healed
