@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -23,15 +24,16 @@ def main() -> None:
         "--port", type=int, default=0, help="of 127.0.0.1; any free one if left out"
     )
     said = parser.parse_args()
+    ended = threading.Event()
+    for one in (signal.SIGINT, signal.SIGTERM):  # also in the background of a script
+        signal.signal(one, lambda *_: ended.set())
     with Aws(Hosts() if said.hosts else None, port=said.port) as aws:
         for key, value in aws.environment.items():
             print(f"export {key}={value}")
         sys.stdout.flush()
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            for name, count in sorted(aws.counts().items()):
-                print(f"{count:5} {name}", file=sys.stderr)
+        ended.wait()
+        for name, count in sorted(aws.counts().items()):
+            print(f"{count:5} {name}", file=sys.stderr)
 
 
 main()
