@@ -93,8 +93,9 @@ def test_near_is_where_machines_are_then_where_spot_is_cheap_then_where_some_are
     assert near(head, named, spot) == ("east-b", "east-a", "east-c")
     assert near(head, named) == ("east-c",)
     assert near(head, spot, there=("east-c", "west-a")) == ("east-c", "east-b", "east-a")
-    # Where no price tells of zones, the settings of others do.
-    assert nearness((named, spot), TYPES, ZONES, {}, ()) == ("east-c",)
+    # Where prices are the same in all zones, the settings of others tell.
+    for same in ({}, {("gpu", zone): 0.1 for zone in ZONES}):
+        assert nearness((named, spot), TYPES, ZONES, same, ()) == ("east-c", "east-a", "east-b")
 
 
 def test_only_zones_that_can_be_used_are_tried() -> None:

@@ -118,17 +118,19 @@ def nearness(
 ) -> tuple[str, ...]:
     """The zones where machines that may be anywhere are best put: between zones, traffic costs.
 
-    First where machines are (`there`), then where the first spot group will be, as far as its
-    settings or prices tell, then those that the settings name.
+    First where machines are (`there`), then where the first spot group will be, if its settings or
+    prices tell, then those that the settings of others name, then where it may be.
     """
-    found = list(there)
     group = next((one for one in wished if one.markets[0] == "spot" and one.numbers), None)
+    spots: list[str] = []
+    tells = False
     if group is not None:
+        name = group.types[0]
         ways = candidates(group, types, zones, spot)
-        first = [one.zone for one in ways if (one.type, one.market) == (group.types[0], "spot")]
-        known = [zone for zone in first if group.zones or (group.types[0], zone) in spot]
-        found += known
-    found += [zone for one in wished if one.numbers for zone in one.zones]
+        spots = [one.zone for one in ways if (one.type, one.market) == (name, "spot")]
+        tells = bool(group.zones) or len({spot.get((name, zone)) for zone in spots}) > 1
+    named = [zone for one in wished if one.numbers for zone in one.zones]
+    found = [*there, *(spots if tells else ()), *named, *spots]
     return tuple(dict.fromkeys(zone for zone in found if zone in zones))
 
 
